@@ -1,0 +1,21 @@
+"""Best-of-n sampling: pools of scored candidates, unbiased estimates for every n, KL and intervals.
+
+The core needs torch, transformers, numpy and tqdm; saving pools needs pyarrow, some intervals need scipy.
+"""
+
+from bon.candidates import Candidates
+from bon.generation import generate_candidates
+from bon.rewards import ClassifierReward, RewardError, score_candidates
+from bon.sampler import BestOfNSampler, LengthSampler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BestOfNSampler",
+    "Candidates",
+    "ClassifierReward",
+    "LengthSampler",
+    "RewardError",
+    "generate_candidates",
+    "score_candidates",
+]

@@ -1,0 +1,260 @@
+"""Candidates: every response drawn for every prompt, with what is known about each. Drawn once, read many times."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FORMAT = "bon.candidates.1"
+_FIXED_COLUMNS = (
+    "prompt_id", "candidate_id", "prompt", "response", "prompt_token_ids", "token_ids", "length", "logprob", "raw_logprob",
+    "ref_logprob",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """P prompts with N candidates each.
+
+    Attributes:
+        prompts: [P] the prompts as text.
+        prompt_token_ids: [P] the prompts as token ids, without padding.
+        texts: [P, N] the responses as text (object array), cut at the first end-of-sequence token.
+        token_ids: [P, N, T] response token ids; entries at and beyond `lengths` are padding and mean nothing.
+        lengths: [P, N] response tokens, the end-of-sequence token included.
+        logprobs: [P, N] log-probability of the response under the distribution it was drawn from (temperature and all other
+            warping applied), summed over response tokens, in nats.
+        raw_logprobs: [P, N] the same under the model without any warping.
+        ref_logprobs: [P, N] the same as `logprobs` under the reference policy, or None while unknown.
+        scores: name -> [P, N] rewards, for example "proxy" and "gold".
+        metadata: what made this pool: sampling settings, policy, seed, tokens, seconds. JSON values only.
+
+    Raises:
+        ValueError: two fields disagree about P, N or T, or a length lies outside 1..T.
+    """
+
+    prompts: Sequence[str]
+    prompt_token_ids: Sequence[Sequence[int]]
+    texts: NDArray[np.object_]
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    logprobs: NDArray[np.float64]
+    raw_logprobs: NDArray[np.float64]
+    ref_logprobs: NDArray[np.float64] | None = None
+    scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.token_ids.ndim != 3:
+            raise ValueError(f"token_ids must be [prompts, candidates, tokens], got shape {self.token_ids.shape}")
+        shape = self.token_ids.shape[:2]
+        columns = {"texts": self.texts, "lengths": self.lengths, "logprobs": self.logprobs, "raw_logprobs": self.raw_logprobs}
+        if self.ref_logprobs is not None:
+            columns["ref_logprobs"] = self.ref_logprobs
+        columns.update({f"scores[{name!r}]": values for name, values in self.scores.items()})
+        for name, values in columns.items():
+            if values.shape != shape:
+                raise ValueError(f"{name} has shape {values.shape}, but token_ids says [prompts, candidates] = {shape}")
+        if not len(self.prompts) == len(self.prompt_token_ids) == shape[0]:
+            raise ValueError(
+                f"{len(self.prompts)} prompts and {len(self.prompt_token_ids)} prompt_token_ids, but {shape[0]} rows"
+            )
+        if self.lengths.size and not (self.lengths.min() >= 1 and self.lengths.max() <= self.token_ids.shape[2]):
+            low, high = self.lengths.min(), self.lengths.max()
+            raise ValueError(f"lengths must lie in 1..{self.token_ids.shape[2]}, got {low}..{high}")
+
+    @property
+    def num_prompts(self) -> int:
+        """P."""
+        return self.token_ids.shape[0]
+
+    @property
+    def num_candidates(self) -> int:
+        """N."""
+        return self.token_ids.shape[1]
+
+    @property
+    def full_texts(self) -> list[list[str]]:
+        """[P][N] prompt and response as one text: what a reward reads."""
+        return [[prompt + text for text in row] for prompt, row in zip(self.prompts, self.texts, strict=True)]
+
+    def first(self, n: int) -> Candidates:
+        """The pool of the first n candidates of every prompt.
+
+        Raises:
+            ValueError: n is not in 1..N.
+        """
+        if not 1 <= n <= self.num_candidates:
+            raise ValueError(f"n must lie in 1..{self.num_candidates} (the candidates drawn), got {n}")
+        return self._map(lambda array: array[:, :n])
+
+    def take(self, indices: NDArray[np.int_]) -> Candidates:
+        """The candidates at `indices` [P, k] of every prompt, in that order, with every column moved together."""
+        rows = np.arange(self.num_prompts)[:, None]
+        return self._map(lambda array: array[rows, indices])
+
+    def with_scores(self, **scores: NDArray[np.floating]) -> Candidates:
+        """A copy with these scores [P, N] added or replaced."""
+        return replace(self, scores={**self.scores, **{k: np.asarray(v, dtype=np.float64) for k, v in scores.items()}})
+
+    def with_ref_logprobs(self, ref_logprobs: NDArray[np.floating]) -> Candidates:
+        """A copy with the reference policy's log-probabilities [P, N]."""
+        return replace(self, ref_logprobs=np.asarray(ref_logprobs, dtype=np.float64))
+
+    def extended(self, more: Candidates) -> Candidates:
+        """This pool with further candidates of the same prompts behind its own.
+
+        Scores and reference log-probabilities survive only where both sides have them.
+
+        Raises:
+            ValueError: the prompts differ.
+        """
+        if [list(ids) for ids in self.prompt_token_ids] != [list(ids) for ids in more.prompt_token_ids]:
+            raise ValueError("cannot extend a pool with candidates of other prompts")
+        width = max(self.token_ids.shape[2], more.token_ids.shape[2])
+
+        def padded(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+            return np.pad(ids, ((0, 0), (0, 0), (0, width - ids.shape[2])))
+
+        both_ref = self.ref_logprobs is not None and more.ref_logprobs is not None
+        return replace(
+            self,
+            texts=np.concatenate([self.texts, more.texts], axis=1),
+            token_ids=np.concatenate([padded(self.token_ids), padded(more.token_ids)], axis=1),
+            lengths=np.concatenate([self.lengths, more.lengths], axis=1),
+            logprobs=np.concatenate([self.logprobs, more.logprobs], axis=1),
+            raw_logprobs=np.concatenate([self.raw_logprobs, more.raw_logprobs], axis=1),
+            ref_logprobs=np.concatenate([self.ref_logprobs, more.ref_logprobs], axis=1) if both_ref else None,
+            scores={
+                name: np.concatenate([values, more.scores[name]], axis=1)
+                for name, values in self.scores.items()
+                if name in more.scores
+            },
+            metadata=_summed(self.metadata, more.metadata),
+        )
+
+    def _map(self, pick: Any) -> Candidates:
+        return replace(
+            self,
+            texts=pick(self.texts),
+            token_ids=pick(self.token_ids),
+            lengths=pick(self.lengths),
+            logprobs=pick(self.logprobs),
+            raw_logprobs=pick(self.raw_logprobs),
+            ref_logprobs=None if self.ref_logprobs is None else pick(self.ref_logprobs),
+            scores={name: pick(values) for name, values in self.scores.items()},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a Parquet file, a row a candidate. The file appears whole or not at all.
+
+        Columns: `prompt_id`, `candidate_id`, `prompt`, `response`, `prompt_token_ids`, `token_ids`, `length`, `logprob`,
+        `raw_logprob`, `ref_logprob` where known, and one column for each score. `metadata` goes into the file's metadata.
+
+        Raises:
+            ValueError: a score has the name of another column.
+        """
+        parquet = _pyarrow_parquet()
+        import pyarrow as pa
+
+        clash = set(self.scores) & set(_FIXED_COLUMNS)
+        if clash:
+            raise ValueError(f"a score cannot be named {sorted(clash)[0]!r}: the file has a column of that name")
+        prompts, candidates = self.token_ids.shape[:2]
+        prompt_id = np.repeat(np.arange(prompts, dtype=np.int32), candidates)
+        lengths = self.lengths.reshape(-1)
+        kept = np.arange(self.token_ids.shape[2]) < self.lengths[..., None]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        columns: dict[str, Any] = {
+            "prompt_id": prompt_id,
+            "candidate_id": np.tile(np.arange(candidates, dtype=np.int32), prompts),
+            "prompt": pa.array(self.prompts, pa.string()).take(pa.array(prompt_id)),
+            "response": pa.array(self.texts.reshape(-1).tolist(), pa.string()),
+            "prompt_token_ids": pa.array([list(ids) for ids in self.prompt_token_ids], pa.list_(pa.int32())).take(
+                pa.array(prompt_id)
+            ),
+            "token_ids": pa.ListArray.from_arrays(offsets, self.token_ids[kept].astype(np.int32)),
+            "length": lengths.astype(np.int32),
+            "logprob": self.logprobs.reshape(-1),
+            "raw_logprob": self.raw_logprobs.reshape(-1),
+        }
+        if self.ref_logprobs is not None:
+            columns["ref_logprob"] = self.ref_logprobs.reshape(-1)
+        columns.update({name: values.reshape(-1) for name, values in self.scores.items()})
+        header = {"format": _FORMAT, "prompts": prompts, "candidates": candidates, "scores": list(self.scores)}
+        table = pa.table(columns).replace_schema_metadata(
+            {"bon": json.dumps(header), "bon.metadata": json.dumps(dict(self.metadata))}
+        )
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            parquet.write_table(table, temporary, compression="zstd")
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Candidates:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is not such a file.
+        """
+        parquet = _pyarrow_parquet()
+        try:
+            table = parquet.read_table(path)
+            header = json.loads(table.schema.metadata[b"bon"])
+            metadata = json.loads(table.schema.metadata[b"bon.metadata"])
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} is not a candidates file, or is damaged ({type(error).__name__}); delete it") from error
+        if header["format"] != _FORMAT:
+            raise ValueError(f"{path} has format {header['format']!r}, this version reads {_FORMAT!r}; delete it")
+        prompts, candidates = header["prompts"], header["candidates"]
+
+        def column(name: str) -> NDArray[Any]:
+            return table[name].to_numpy().reshape(prompts, candidates)
+
+        lengths = column("length").astype(np.int32)
+        token_ids = np.zeros((prompts, candidates, int(lengths.max(initial=1))), dtype=np.int32)
+        flat = table["token_ids"].combine_chunks().flatten().to_numpy()
+        token_ids[np.arange(token_ids.shape[2]) < lengths[..., None]] = flat
+        first_rows = np.arange(prompts) * candidates
+        return cls(
+            prompts=table["prompt"].take(first_rows).to_pylist(),
+            prompt_token_ids=table["prompt_token_ids"].take(first_rows).to_pylist(),
+            texts=np.array(table["response"].to_pylist(), dtype=object).reshape(prompts, candidates),
+            token_ids=token_ids,
+            lengths=lengths,
+            logprobs=column("logprob"),
+            raw_logprobs=column("raw_logprob"),
+            ref_logprobs=column("ref_logprob") if "ref_logprob" in table.column_names else None,
+            scores={name: column(name) for name in header["scores"]},
+            metadata=metadata,
+        )
+
+
+def _summed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of two joined pools: what was spent adds up, everything else is the first pool's."""
+    spent = {key: first.get(key, 0) + second.get(key, 0) for key in ("tokens", "seconds") if key in first or key in second}
+    return {**first, **spent}
+
+
+def _pyarrow_parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("saving and loading candidates needs pyarrow: pip install pyarrow") from None
+    return pyarrow.parquet

@@ -1,0 +1,365 @@
+"""The token loop: a batch of prompts, K candidates each, one uniform number a token.
+
+Two ways through the same `_Draw`: a plain loop over the model's forward, in which the prompts are prefilled once and their
+keys and values are copied to the candidates; and, for models that keep another kind of state (Mamba and its kin),
+transformers' own `generate`, steered token by token by a logits processor that has already drawn.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
+
+#: Options of GenerationConfig that this loop honours: lengths, special tokens, and all that make a logits processor.
+HONOURED = frozenset(
+    {
+        "max_length",
+        "max_new_tokens",
+        "min_length",
+        "min_new_tokens",
+        "do_sample",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "top_h",
+        "typical_p",
+        "epsilon_cutoff",
+        "eta_cutoff",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+        "bad_words_ids",
+        "renormalize_logits",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "remove_invalid_values",
+        "exponential_decay_length_penalty",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "sequence_bias",
+        "watermarking_config",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+    }
+)
+#: Options that change how `generate` runs or what it returns, never which tokens come out.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "use_cache",
+        "cache_implementation",
+        "cache_config",
+        "max_cache_len",
+        "compile_config",
+        "disable_compile",
+        "low_memory",
+        "continuous_batching_config",
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "output_logits",
+        "return_dict_in_generate",
+        "early_stopping",
+        "length_penalty",
+        "decoder_start_token_id",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "assistant_confidence_threshold",
+        "assistant_early_exit",
+        "assistant_lookbehind",
+        "target_lookbehind",
+        "is_assistant",
+        "max_matching_ngram_size",
+        "prefill_chunk_size",
+        "transformers_version",
+    }
+)
+_NEUTRAL = {
+    "num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0, "diversity_penalty": 0.0, "token_healing": False, "use_mtp": False,
+}  # fmt: skip
+
+
+def resolve_generation_config(
+    model: Any, tokenizer: Any, generation_config: GenerationConfig | None, overrides: dict[str, Any]
+) -> GenerationConfig:
+    """One GenerationConfig from, in rising priority: the model's own, the caller's, the keywords of the call.
+
+    What nobody sets means the whole distribution: temperature 1, no top-k, no top-p. `do_sample` unset means sampling.
+
+    Raises:
+        TypeError: a keyword that GenerationConfig does not have.
+        ValueError: an option that this sampler cannot honour, a temperature that is not positive, or no way to know when to
+            stop.
+    """
+    config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
+    if config.do_sample is None:
+        config.do_sample = overrides.get("do_sample", True)
+    unknown = config.update(**overrides)
+    if unknown:
+        raise TypeError(f"not an option of GenerationConfig: {', '.join(sorted(unknown))}")
+    model_config = getattr(model, "generation_config", None)
+    for name, value in (model_config.to_dict() if model_config is not None else {}).items():
+        if value is not None and getattr(config, name, None) is None:
+            setattr(config, name, value)
+    for name, value in vars(config).items():
+        honoured = name in HONOURED or name in _WITHOUT_EFFECT or name.startswith("_")
+        if not honoured and value is not None and value != _NEUTRAL.get(name):
+            raise ValueError(
+                f"generation option {name}={value!r} cannot be honoured: candidates are drawn one token at a time from one "
+                f"model; leave it out (honoured are {', '.join(sorted(HONOURED))})"
+            )
+    if config.temperature is not None and not config.temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {config.temperature}; at 0 all candidates would be the same text")
+    config.top_k = int(config.top_k) if config.top_k else 0
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    if config.pad_token_id is None:
+        eos = config.eos_token_id
+        config.pad_token_id = eos[0] if isinstance(eos, list) else eos if eos is not None else 0
+    return config
+
+
+@dataclass
+class Responses:
+    """What one batch gave, a row a candidate: token ids [R, T], lengths [R] and log-probabilities [R] in nats."""
+
+    token_ids: torch.Tensor
+    lengths: torch.Tensor
+    logprobs: torch.Tensor
+    raw_logprobs: torch.Tensor
+
+
+class _Draw:
+    """The state of R responses that grow by one token a step."""
+
+    def __init__(
+        self, config: GenerationConfig, processors: LogitsProcessorList, uniforms: torch.Tensor, limits: torch.Tensor
+    ) -> None:
+        rows, steps = uniforms.shape
+        device = uniforms.device
+        eos = config.eos_token_id
+        self.processors = processors
+        self.greedy = not config.do_sample
+        self.uniforms = uniforms
+        self.limits = limits
+        self.eos = torch.tensor([] if eos is None else eos if isinstance(eos, list) else [eos], device=device)
+        self.pad_token_id = config.pad_token_id
+        self.step = 0
+        self.going = torch.ones(rows, dtype=torch.bool, device=device)
+        self.token_ids = torch.full((rows, steps), self.pad_token_id, device=device)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.raw_logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
+
+    def draw(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """The next token of every row [R], from logits [R, V] after the ids [R, L + t]; rows that have ended get padding."""
+        logits = logits.float()
+        processed = self.processors(ids, logits.clone()) if self.processors else logits
+        probabilities = processed.softmax(-1)
+        tokens = probabilities.argmax(-1) if self.greedy else inverse_cdf(probabilities, self.uniforms[:, self.step])
+        at = tokens[:, None]
+        logprob = probabilities.gather(1, at).squeeze(1).log().double()
+        self.logprobs += torch.where(self.going, logprob, 0.0)
+        raw = logprob
+        if self.processors:
+            raw = (logits.gather(1, at).squeeze(1) - logits.logsumexp(-1)).double()
+        self.raw_logprobs += torch.where(self.going, raw, 0.0)
+        tokens = torch.where(self.going, tokens, self.pad_token_id)
+        self.token_ids[:, self.step] = tokens
+        self.lengths += self.going
+        self.step += 1
+        self.going &= ~torch.isin(tokens, self.eos) & (self.lengths < self.limits)
+        return tokens
+
+    def responses(self) -> Responses:
+        return Responses(self.token_ids, self.lengths, self.logprobs, self.raw_logprobs)
+
+
+def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Tokens [R] drawn from unnormalised probabilities [R, V], one uniform number in [0, 1) a row.
+
+    A token of probability zero is never drawn. Twenty times as fast as `torch.multinomial` on a CPU.
+    """
+    cdf = probabilities.cumsum(-1)
+    total = cdf[:, -1]
+    target = torch.minimum(uniforms.to(cdf.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, target[:, None], right=True).squeeze(1)
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values of one attention layer in one allocation with room for the whole response: growing copies nothing."""
+
+    def __init__(self, layer: DynamicLayer, repeats: int, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.length = layer.keys.shape[2]
+        self.keys, self.values = (self._roomy(tensor, repeats, room) for tensor in (layer.keys, layer.values))
+
+    def _roomy(self, tensor: torch.Tensor, repeats: int, room: int) -> torch.Tensor:
+        batch, heads, length, width = tensor.shape
+        roomy = tensor.new_empty(batch, repeats, heads, length + room, width)
+        roomy[:, :, :, :length] = tensor[:, None]
+        return roomy.view(batch * repeats, heads, length + room, width)
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        end = self.length + key_states.shape[2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+def _expanded(cache: DynamicCache, repeats: int, room: int) -> DynamicCache:
+    """The cache of B prompts as the cache of B x repeats candidates, with room for that many further tokens."""
+    if all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers):
+        cache.layers = [_RoomyLayer(layer, repeats, room) for layer in cache.layers]
+    else:
+        cache.batch_repeat_interleave(repeats)
+    return cache
+
+
+def keeps_plain_cache(model: Any) -> bool:
+    """Whether the model's state is a transformers cache of keys and values that can be repeated for every candidate."""
+    parameters = inspect.signature(model.forward).parameters
+    return (
+        {"past_key_values", "position_ids", "attention_mask"} <= set(parameters)
+        and not getattr(model, "_is_stateful", False)
+        and model._supports_default_dynamic_cache()
+        and set(getattr(model.config, "layer_types", None) or ["full_attention"])
+        <= {"full_attention", "sliding_attention", "chunked_attention"}
+    )
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off inside, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    config: GenerationConfig,
+    prompts: Sequence[Sequence[int]],
+    repeats: int,
+    uniforms: torch.Tensor,
+    limits: torch.Tensor,
+) -> Responses:
+    """Draw `repeats` responses for every prompt.
+
+    Args:
+        model: a transformers causal LM in evaluation mode.
+        config: from `resolve_generation_config`.
+        prompts: token ids of B prompts, none empty; they are padded on the left.
+        repeats: K, candidates a prompt.
+        uniforms: [B * K, T] on the model's device; candidate k of prompt b is row b * K + k.
+        limits: [B * K] the most tokens each response may have, at most T.
+    """
+    device = uniforms.device
+    steps = uniforms.shape[1]
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), config.pad_token_id, device=device)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long, device=device)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.as_tensor(prompt, device=device)
+        mask[row, width - len(prompt) :] = 1
+    processors = _processors(model, config, mask.repeat_interleave(repeats, 0), steps)
+    draw = _Draw(config, processors, uniforms, limits)
+    if keeps_plain_cache(model):
+        _decode_forward(model, ids, mask, repeats, draw)
+    else:
+        _decode_generate(model, ids, mask, repeats, draw)
+    return draw.responses()
+
+
+def _processors(model: Any, config: GenerationConfig, mask: torch.Tensor, steps: int) -> LogitsProcessorList:
+    config = copy.deepcopy(config)
+    config.max_length = mask.shape[1] + steps
+    model._prepare_special_tokens(config, True, device=mask.device)
+    return model._get_logits_processor(
+        config, input_ids_seq_length=mask.shape[1], device=mask.device, model_kwargs={"attention_mask": mask}
+    )
+
+
+def _decode_forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw) -> None:
+    rows, steps = draw.uniforms.shape
+    width = ids.shape[1]
+    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=DynamicCache(config=model.config),
+        use_cache=True,
+        return_dict=True,
+        **keep,
+    )
+    cache = _expanded(output.past_key_values, repeats, steps)
+    logits = output.logits[:, -1].repeat_interleave(repeats, 0)
+    # Without padding there is nothing to mask, and attention takes its faster way.
+    padded = not bool(mask.all())
+    full_mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
+    position = position[:, -1:].repeat_interleave(repeats, 0)
+    all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
+    for step in range(steps):
+        all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
+        if step + 1 == steps or not draw.going.any():
+            return
+        position = position + 1
+        output = model(
+            input_ids=all_ids[:, width + step : width + step + 1],
+            attention_mask=None if full_mask is None else full_mask[:, : width + step + 1],
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        logits = output.logits[:, -1]
+
+
+class _Steered(LogitsProcessor):
+    """Draws the token itself and leaves `generate` no other choice."""
+
+    def __init__(self, draw: _Draw) -> None:
+        self.draw = draw
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        tokens = self.draw.draw(input_ids, scores)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)  # type: ignore[return-value]
+
+
+def _decode_generate(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw) -> None:
+    eos = draw.eos.tolist() or None
+    saved = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        model.generate(
+            input_ids=ids.repeat_interleave(repeats, 0),
+            attention_mask=mask.repeat_interleave(repeats, 0),
+            generation_config=GenerationConfig(
+                do_sample=False, max_new_tokens=draw.uniforms.shape[1], eos_token_id=eos, pad_token_id=draw.pad_token_id
+            ),
+            logits_processor=LogitsProcessorList([_Steered(draw)]),
+        )
+    finally:
+        model.generation_config = saved

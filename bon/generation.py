@@ -1,0 +1,282 @@
+"""Policy and prompts in, `Candidates` out: prompts sorted and packed into batches that fit in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import GenerationConfig
+
+from bon.candidates import Candidates
+from bon.decoding import HONOURED, Responses, decode, evaluation_mode, resolve_generation_config
+from bon.randomness import candidate_uniforms
+
+#: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
+CPU_BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A run of prompts (positions in the caller's order) and the range of candidates drawn for each."""
+
+    positions: tuple[int, ...]
+    candidates: range
+
+    def halves(self) -> tuple[_Batch, _Batch]:
+        if len(self.positions) > 1:
+            middle = len(self.positions) // 2
+            return _Batch(self.positions[:middle], self.candidates), _Batch(self.positions[middle:], self.candidates)
+        middle = len(self.candidates) // 2
+        return _Batch(self.positions, self.candidates[:middle]), _Batch(self.positions, self.candidates[middle:])
+
+
+def generate_candidates(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str] | Sequence[Sequence[int]],
+    num_candidates: int,
+    *,
+    seed: int = 0,
+    generation_config: GenerationConfig | None = None,
+    response_lengths: Sequence[int] | None = None,
+    prompt_ids: Sequence[int] | None = None,
+    first_candidate: int = 0,
+    max_batch_tokens: int | None = None,
+    progress: bool = False,
+    **generation_kwargs: Any,
+) -> Candidates:
+    """Draw `num_candidates` responses for every prompt.
+
+    Every candidate has its own stream of uniform numbers, keyed by (seed, prompt id, candidate); no global generator is read
+    or moved. So the first n candidates of a pool of N are those of a pool of n, and a pool can be grown later with
+    `first_candidate`. On one machine the same call gives the same bits. A different cut of the work (another
+    `max_batch_tokens`, other prompts beside this one) changes logits by rounding (about 1e-6), which changes a token only
+    where its uniform number falls within that of a boundary: then the candidate is another draw from the same distribution.
+
+    Args:
+        model: a transformers causal LM, or a wrapper of one that keeps it as `pretrained_model` (TRL's value head).
+        tokenizer: its tokenizer.
+        prompts: P texts, or P lists of token ids.
+        num_candidates: N, candidates a prompt.
+        seed: non-negative integer.
+        generation_config: transformers' options; unset ones mean the whole distribution at temperature 1.
+        response_lengths: the most tokens of each prompt's responses [P]; otherwise `max_new_tokens` for all.
+        prompt_ids: the identity of each prompt [P] in the random streams, 0..P-1 unless given (for shards of a larger set).
+        first_candidate: index of the first candidate drawn, to grow a pool.
+        max_batch_tokens: prompt and response tokens in one batch; chosen from the device's memory unless given. On a GPU,
+            running out of memory halves the batch and goes on.
+        progress: show a bar on a terminal.
+        **generation_kwargs: single options of GenerationConfig, for example `temperature=0.7, max_new_tokens=24`.
+
+    Returns:
+        Candidates without scores. `metadata` holds seed, sampling options, tokens drawn and seconds.
+
+    Raises:
+        ValueError: bad counts, an empty prompt or batch, a prompt that leaves no room in the context, greedy decoding with
+            several candidates, an option that cannot be honoured.
+    """
+    start = time.perf_counter()
+    model = getattr(model, "pretrained_model", model)
+    config = resolve_generation_config(model, tokenizer, generation_config, generation_kwargs)
+    token_ids = _as_token_ids(tokenizer, prompts)
+    if num_candidates < 1:
+        raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
+    if not config.do_sample and num_candidates > 1:
+        raise ValueError(f"do_sample=False draws the same text {num_candidates} times; set do_sample=True or draw 1 candidate")
+    limits = _response_limits(config, token_ids, response_lengths)
+    _check_context(model, token_ids, limits)
+    prompt_ids = list(range(len(token_ids))) if prompt_ids is None else list(prompt_ids)
+    if len(prompt_ids) != len(token_ids):
+        raise ValueError(f"{len(prompt_ids)} prompt_ids for {len(token_ids)} prompts")
+
+    device = model.device
+    shape = (len(token_ids), num_candidates)
+    ids = np.full((*shape, max(limits)), config.pad_token_id, dtype=np.int32)
+    lengths = np.zeros(shape, dtype=np.int32)
+    logprobs, raw_logprobs = np.zeros(shape), np.zeros(shape)
+    candidates = range(first_candidate, first_candidate + num_candidates)
+    if max_batch_tokens is None:
+        max_batch_tokens = _automatic_batch_tokens(model)
+    batches = _pack(token_ids, limits, candidates, max_batch_tokens)
+    bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
+    with bar, evaluation_mode(model):
+        for planned in batches:
+            for batch, responses in _decode_within_memory(model, config, planned, token_ids, limits, prompt_ids, seed):
+                rows = np.ix_(batch.positions, np.asarray(batch.candidates) - first_candidate)
+                block = (len(batch.positions), len(batch.candidates))
+                ids[(*rows, slice(responses.token_ids.shape[1]))] = responses.token_ids.reshape(*block, -1).cpu().numpy()
+                lengths[rows] = responses.lengths.reshape(block).cpu().numpy()
+                logprobs[rows] = responses.logprobs.reshape(block).cpu().numpy()
+                raw_logprobs[rows] = responses.raw_logprobs.reshape(block).cpu().numpy()
+                bar.update(block[0] * block[1])
+    texts, responses_text = decoded(tokenizer, token_ids, ids, lengths)
+    return Candidates(
+        prompts=texts,
+        prompt_token_ids=token_ids,
+        texts=responses_text,
+        token_ids=ids,
+        lengths=lengths,
+        logprobs=logprobs,
+        raw_logprobs=raw_logprobs,
+        metadata={
+            "seed": seed,
+            "sampling": {name: value for name, value in vars(config).items() if name in HONOURED and _is_plain(value)},
+            "device": str(device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "tokens": int(lengths.sum()),
+            "seconds": time.perf_counter() - start,
+        },
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str | list)
+
+
+def _as_token_ids(tokenizer: Any, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+    if len(prompts) == 0:
+        raise ValueError("prompts is empty: nothing to draw candidates for")
+    rows = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else [int(i) for i in prompt] for prompt in prompts]
+    for index, row in enumerate(rows):
+        if not row:
+            raise ValueError(f"prompt {index} is empty: it needs at least one token to start from")
+    return rows
+
+
+def _response_limits(
+    config: GenerationConfig, prompts: Sequence[Sequence[int]], response_lengths: Sequence[int] | None
+) -> list[int]:
+    if response_lengths is not None:
+        if len(response_lengths) != len(prompts):
+            raise ValueError(f"{len(response_lengths)} response_lengths for {len(prompts)} prompts")
+        limits = [int(length) for length in response_lengths]
+    elif config.max_new_tokens is not None:
+        limits = [int(config.max_new_tokens)] * len(prompts)
+    elif config.max_length is not None:
+        limits = [int(config.max_length) - len(prompt) for prompt in prompts]
+    else:
+        raise ValueError("how long may a response be? set max_new_tokens")
+    for index, limit in enumerate(limits):
+        if limit < 1:
+            raise ValueError(f"prompt {index} may have responses of {limit} tokens; at least 1 is needed")
+    return limits
+
+
+def _check_context(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
+    context = getattr(model.config, "max_position_embeddings", None)
+    vocabulary = getattr(model.config, "vocab_size", None)
+    for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        if context is not None and len(prompt) + limit > context:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens, which leaves no room for {limit} more in a context of {context}; "
+                "shorten it or max_new_tokens"
+            )
+        if vocabulary is not None and not 0 <= min(prompt) <= max(prompt) < vocabulary:
+            raise ValueError(
+                f"prompt {index} holds token ids {min(prompt)}..{max(prompt)}, but the model has {vocabulary}: "
+                "was it made with another tokenizer?"
+            )
+
+
+def _automatic_batch_tokens(model: Any) -> int:
+    """As many tokens as fit in half of a GPU's free memory; a fixed number on a CPU, where larger batches are slower."""
+    if model.device.type != "cuda":
+        return CPU_BATCH_TOKENS
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * heads * head_width * model.dtype.itemsize + 16 * config.hidden_size
+    # Logits and their copies, in single precision, weigh on one token of each row; rows are about 32 tokens long or longer.
+    per_token += 5 * 4 * config.vocab_size // 32
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(CPU_BATCH_TOKENS, free // 2 // per_token)
+
+
+def _pack(
+    prompts: Sequence[Sequence[int]], limits: Sequence[int], candidates: range, max_batch_tokens: int
+) -> Iterator[_Batch]:
+    """Prompts of like length together (so most batches need no padding), all candidates of a prompt together if they fit."""
+    if max_batch_tokens < 1:
+        raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
+    order = sorted(range(len(prompts)), key=lambda p: (len(prompts[p]), limits[p]))
+    group: list[int] = []
+
+    def rows(group: list[int]) -> int:
+        width = max(len(prompts[p]) for p in group) + max(limits[p] for p in group)
+        return max(1, max_batch_tokens // width)
+
+    for position in order:
+        same_length = not group or len(prompts[group[0]]) == len(prompts[position])
+        # A new length starts a new batch once this one is half full: then padding costs more than the empty half.
+        full = (len(group) + 1) * len(candidates) > rows([*group, position])
+        if group and (full or (not same_length and 2 * len(group) * len(candidates) >= rows(group))):
+            yield _Batch(tuple(group), candidates)
+            group = []
+        group.append(position)
+        if len(candidates) > rows(group):
+            size = rows(group)
+            for begin in range(0, len(candidates), size):
+                yield _Batch((position,), candidates[begin : begin + size])
+            group = []
+    if group:
+        yield _Batch(tuple(group), candidates)
+
+
+def _decode_within_memory(
+    model: Any,
+    config: GenerationConfig,
+    batch: _Batch,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    prompt_ids: Sequence[int],
+    seed: int,
+) -> Iterator[tuple[_Batch, Responses]]:
+    """Decode a batch; where the GPU's memory ends, its halves."""
+    steps = max(limits[p] for p in batch.positions)
+    repeats = len(batch.candidates)
+    uniforms = np.concatenate([candidate_uniforms(seed, prompt_ids[p], batch.candidates, steps) for p in batch.positions])
+    device = model.device
+    try:
+        responses = decode(
+            model,
+            config,
+            [prompts[p] for p in batch.positions],
+            repeats,
+            torch.from_numpy(uniforms).to(device=device, dtype=torch.float32 if device.type == "mps" else torch.float64),
+            torch.tensor([limits[p] for p in batch.positions], device=device).repeat_interleave(repeats),
+        )
+    except torch.OutOfMemoryError:
+        if len(batch.positions) * repeats == 1:
+            raise
+        responses = None
+    if responses is not None:
+        yield batch, responses
+        return
+    torch.cuda.empty_cache()
+    for half in batch.halves():
+        yield from _decode_within_memory(model, config, half, prompts, limits, prompt_ids, seed)
+
+
+def decoded(
+    tokenizer: Any, prompts: Sequence[Sequence[int]], token_ids: np.ndarray, lengths: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """Prompts [P] and responses [P, N] as text without special tokens.
+
+    A response is decoded behind its prompt, so that tokenizers which mark word starts keep the space between the two.
+    """
+    prompt_texts = tokenizer.batch_decode([list(prompt) for prompt in prompts], skip_special_tokens=True)
+    responses = np.empty(lengths.shape, dtype=object)
+    for p, (prompt, prompt_text) in enumerate(zip(prompts, prompt_texts, strict=True)):
+        rows = [row[:length].tolist() for row, length in zip(token_ids[p], lengths[p], strict=True)]
+        whole = tokenizer.batch_decode([list(prompt) + row for row in rows], skip_special_tokens=True)
+        for c, text in enumerate(whole):
+            if text.startswith(prompt_text):
+                responses[p, c] = text[len(prompt_text) :]
+            else:  # a character whose bytes lie on both sides of the boundary
+                responses[p, c] = tokenizer.decode(rows[c], skip_special_tokens=True)
+    return prompt_texts, responses
