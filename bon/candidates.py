@@ -246,9 +246,12 @@ class Candidates:
         )
 
 
+_SPENT = ("tokens", "seconds", "scoring_seconds")
+
+
 def _summed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata of two joined pools: what was spent adds up, everything else is the first pool's."""
-    spent = {key: first.get(key, 0) + second.get(key, 0) for key in ("tokens", "seconds") if key in first or key in second}
+    spent = {key: first.get(key, 0) + second.get(key, 0) for key in _SPENT if key in first or key in second}
     return {**first, **spent}
 
 

@@ -263,6 +263,7 @@ def decode(
     repeats: int,
     uniforms: torch.Tensor,
     limits: torch.Tensor,
+    extra_processor: LogitsProcessor | None = None,
 ) -> Responses:
     """Draw `repeats` responses for every prompt.
 
@@ -273,6 +274,7 @@ def decode(
         repeats: K, candidates a prompt.
         uniforms: [B * K, T] on the model's device; candidate k of prompt b is row b * K + k.
         limits: [B * K] the most tokens each response may have, at most T.
+        extra_processor: runs after all processors that the config names; what it returns is what tokens are drawn from.
     """
     device = uniforms.device
     steps = uniforms.shape[1]
@@ -283,6 +285,8 @@ def decode(
         ids[row, width - len(prompt) :] = torch.as_tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
     processors = _processors(model, config, mask.repeat_interleave(repeats, 0), steps)
+    if extra_processor is not None:
+        processors.append(extra_processor)
     draw = _Draw(config, processors, uniforms, limits)
     if keeps_plain_cache(model):
         _decode_forward(model, ids, mask, repeats, draw)

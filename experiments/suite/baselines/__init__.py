@@ -1,0 +1,61 @@
+"""Ways to train a policy against the proxy reward, behind one interface: prompts and a reward in, checkpoints out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from suite.policies import Judge, Policy
+from suite.schema import BaselineConfig, SamplingConfig
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What every baseline is given.
+
+    Attributes:
+        config: its settings.
+        sampling: temperature and length of its roll-outs, the same as in the evaluation.
+        policy: where it starts, and its reference; never modified.
+        proxy: the reward it may see.
+        prompts: token ids of the training prompts (never evaluation prompts).
+        seed: two runs with one seed are identical.
+        folder: where it keeps checkpoints and log; the same folder again means: go on from there.
+    """
+
+    config: BaselineConfig
+    sampling: SamplingConfig
+    policy: Policy
+    proxy: Judge
+    prompts: Sequence[Sequence[int]]
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a baseline gives back.
+
+    Attributes:
+        checkpoints: update -> folder of the policy after it; the last is the result.
+        log: one dictionary an update, in TRL's names.
+        tokens: response tokens drawn in training.
+        seconds: spent in training, over all sittings.
+        reused: whether nothing had to be trained.
+    """
+
+    checkpoints: dict[int, Path]
+    log: list[dict[str, Any]] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+    reused: bool = False
+
+
+def train(task: TrainingTask) -> Training:
+    """Train the baseline that `task.config.name` names."""
+    from suite.baselines import ppo
+
+    trainers: dict[str, Callable[[TrainingTask], Training]] = {"ppo": ppo.train}
+    return trainers[task.config.name](task)

@@ -1,0 +1,151 @@
+"""Candidate pools: drawn once, scored once, kept in shards, grown on demand.
+
+A shard holds a block of prompts and a range of candidates, with every score. Its folder is named by a hash of everything that
+determines the draws and the scores, so nothing that was computed is computed again, and nothing stale is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from bon import Candidates, generate_candidates, score_candidates
+from bon.kl import sequence_kl
+from suite.policies import Judge, Policy
+from suite.schema import SamplingConfig
+
+PROMPT_BLOCK = 32
+#: Columns of the KL to the base policy, a number a candidate.
+MONTE_CARLO, RAO_BLACKWELL = "kl_monte_carlo", "kl_rao_blackwell"
+_FORMAT = 1
+
+
+def digest(value: Any) -> str:
+    """A short hash of a JSON value: the name of what it determines."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class PoolMaker:
+    """Draws and scores pools of one task: the same prompts, rewards and sampling for every policy."""
+
+    cache: Path
+    base: Policy
+    judges: Mapping[str, Judge]
+    sampling: SamplingConfig
+    prompts: Sequence[Sequence[int]]
+
+    def pool(self, policy: Policy, num_candidates: int, seed: int, progress: bool = True) -> Candidates:
+        """The first `num_candidates` candidates of every prompt from `policy`: scored, with the base policy as reference.
+
+        Shards that exist are read, missing ones drawn. A tuned policy's pool also holds its KL to the base for each candidate.
+        """
+        blocks = [range(b, min(b + PROMPT_BLOCK, len(self.prompts))) for b in range(0, len(self.prompts), PROMPT_BLOCK)]
+        label = "base" if policy.digest == self.base.digest else policy.name
+        with tqdm(blocks, desc=f"{num_candidates} candidates a prompt ({label})", disable=None if progress else True) as bar:
+            parts = [self._block(policy, block, num_candidates, seed) for block in bar]
+        return joined(parts)
+
+    def _block(self, policy: Policy, block: range, num_candidates: int, seed: int) -> Candidates:
+        folder = self.cache / "pools" / self._key(policy, block, seed)
+        shards = sorted(
+            (int(match[1]), int(match[2]), path)
+            for path in folder.glob("*.parquet")
+            if (match := re.fullmatch(r"candidates-(\d+)-(\d+)", path.stem))
+        )
+        pool: Candidates | None = None
+        drawn = 0
+        while drawn < num_candidates:
+            found = [(stop, path) for start, stop, path in shards if start == drawn]
+            if found:
+                drawn, path = max(found)
+                part = Candidates.load(path)
+            else:
+                part = self._draw(policy, block, range(drawn, num_candidates), seed)
+                part.save(folder / f"candidates-{drawn:06d}-{num_candidates:06d}.parquet")
+                drawn = num_candidates
+            pool = part if pool is None else pool.extended(part)
+        assert pool is not None
+        return pool.first(num_candidates)
+
+    def _key(self, policy: Policy, block: range, seed: int) -> str:
+        return digest(
+            {
+                "format": _FORMAT,
+                "policy": policy.digest,
+                "base": self.base.digest,
+                "rewards": {name: [judge.digest, judge.reward.label] for name, judge in self.judges.items()},
+                "sampling": asdict(self.sampling),
+                "seed": seed,
+                "first_prompt": block.start,
+                "prompts": [list(self.prompts[p]) for p in block],
+                "dtype": str(policy.model.dtype),
+                "device": policy.model.device.type,
+            }
+        )
+
+    def _draw(self, policy: Policy, block: range, candidates: range, seed: int) -> Candidates:
+        pool = generate_candidates(
+            policy.model,
+            policy.tokenizer,
+            [self.prompts[p] for p in block],
+            len(candidates),
+            seed=seed,
+            prompt_ids=list(block),
+            first_candidate=candidates.start,
+            **asdict(self.sampling),
+        )
+        start = time.perf_counter()
+        pool = score_candidates(pool, **{name: judge.reward for name, judge in self.judges.items()})
+        scoring_seconds = time.perf_counter() - start
+        if policy.digest == self.base.digest:
+            pool = pool.with_ref_logprobs(pool.logprobs)
+        elif self.sampling.top_k == 0 and self.sampling.top_p == 1.0:
+            kl = sequence_kl(policy.model, self.base.model, pool)
+            pool = pool.with_ref_logprobs(kl.ref_logprobs)
+            pool = pool.with_scores(**{MONTE_CARLO: kl.monte_carlo, RAO_BLACKWELL: kl.rao_blackwell})
+        metadata = {**pool.metadata, "policy": policy.digest, "scoring_seconds": scoring_seconds}
+        return Candidates(**{**vars(pool), "metadata": metadata})
+
+
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Pools of different prompts as one, one below the other."""
+    width = max(part.token_ids.shape[2] for part in parts)
+    first = parts[0]
+    spent = {key: sum(part.metadata[key] for part in parts) for key in ("tokens", "seconds", "scoring_seconds")}
+    return Candidates(
+        prompts=[prompt for part in parts for prompt in part.prompts],
+        prompt_token_ids=[list(ids) for part in parts for ids in part.prompt_token_ids],
+        texts=np.concatenate([part.texts for part in parts]),
+        token_ids=np.concatenate([np.pad(p.token_ids, ((0, 0), (0, 0), (0, width - p.token_ids.shape[2]))) for p in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        logprobs=np.concatenate([part.logprobs for part in parts]),
+        raw_logprobs=np.concatenate([part.raw_logprobs for part in parts]),
+        ref_logprobs=None
+        if any(part.ref_logprobs is None for part in parts)
+        else np.concatenate([part.ref_logprobs for part in parts]),  # type: ignore[misc]
+        scores={name: np.concatenate([part.scores[name] for part in parts]) for name in first.scores},
+        metadata={**first.metadata, **spent},
+    )
+
+
+def seconds_per_candidate(pool: Candidates) -> tuple[float, float]:
+    """Seconds to draw and seconds to score one candidate with one reward (a request pays for the proxy, never for gold)."""
+    count = pool.num_prompts * pool.num_candidates
+    rewards = sum(name in pool.scores for name in ("proxy", "gold"))
+    return pool.metadata["seconds"] / count, pool.metadata["scoring_seconds"] / count / rewards
+
+
+def threads() -> int:
+    """CPU threads that computed a run's numbers (part of its manifest)."""
+    return torch.get_num_threads()
