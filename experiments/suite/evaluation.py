@@ -54,10 +54,11 @@ class Study:
         return bootstrap_mean(values, self.rng(), resamples=self.resamples)
 
 
-def curve_rows(study: Study, pool: Candidates, method: str, step: int | None) -> Iterator[Row]:
+def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n: int) -> Iterator[Row]:
     """Every metric of best-of-n for every n from 1 to N, from one pool.
 
-    `method` names n = 1; larger n are "best_of_n" of the base policy and "<method>+best_of_n" of a tuned one.
+    `method` names n = 1; larger n are "best_of_n" of the base policy and "<method>+best_of_n" of a tuned one. Distinct-2
+    costs more than the others: it is there for powers of two, for N and for the run's own `n`.
     """
     best = "best_of_n" if method == "base" else f"{method}+best_of_n"
     proxy, gold = pool.scores["proxy"], pool.scores["gold"]
@@ -78,12 +79,11 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None) ->
     tokens = np.arange(1, pool.num_candidates + 1) * pool.lengths.mean(1, keepdims=True)
     yield from _rows(study.interval(tokens), best, method, study.seed, step, "tokens_per_request")
     draw, score = seconds_per_candidate(pool)
-    for n in ns:
-        name = method if n == 1 else best
-        seconds = draw if n == 1 else n * (draw + score)
-        yield Row(name, study.seed, step, n, "seconds_per_request", seconds)
-    for n in sorted({*(2**k for k in range(20) if 2**k <= pool.num_candidates), pool.num_candidates}):
-        yield distinct_row(study, pool, n, method if n == 1 else best, step)
+    for k in ns:
+        seconds = draw if k == 1 else k * (draw + score)
+        yield Row(method if k == 1 else best, study.seed, step, k, "seconds_per_request", seconds)
+    for k in sorted({*(2**k for k in range(20) if 2**k <= pool.num_candidates), pool.num_candidates, n}):
+        yield distinct_row(study, pool, k, method if k == 1 else best, step)
 
 
 def kl_columns(pool: Candidates, is_base: bool) -> dict[str, Array]:
@@ -189,16 +189,13 @@ def _win_rates(study: Study, pool: Candidates, ns: Sequence[int]) -> Array:
     return win_rates(pool.scores["proxy"], list(ns), opponent=opponent, values=pool.scores["gold"])
 
 
-def _row(
-    interval: Interval, method: str, seed: int, step: int | None, n: int, metric: str, kl_kind: str | None = None
-) -> Row:
-    return Row(
-        method, seed, step, n, metric, float(interval.value), float(interval.low), float(interval.high), kl_kind
-    )
+def _row(interval: Interval, method: str, seed: int, step: int | None, n: int, metric: str, kl_kind: str | None = None) -> Row:
+    return Row(method, seed, step, n, metric, float(interval.value), float(interval.low), float(interval.high), kl_kind)
 
 
 def _rows(
     curve: Interval, best: str, method: str, seed: int, step: int | None, metric: str, kl_kind: str | None = None
 ) -> Iterator[Row]:
-    for n, (value, low, high) in enumerate(zip(*curve, strict=True), 1):
+    parts = (np.atleast_1d(part) for part in curve)
+    for n, (value, low, high) in enumerate(zip(*parts, strict=True), 1):
         yield _row(Interval(value, low, high), method if n == 1 else best, seed, step, n, metric, kl_kind)

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from bon import ClassifierReward
 from suite.command import UserError, located
 from suite.schema import JudgeConfig, PolicyConfig
 
+disable_progress_bar()  # the suite's own bars are enough
 CHECKSUMS = "SHA256SUMS"
 _PAD_LOGIT = -1e4
 

@@ -240,9 +240,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         optimizer, lambda update: 1 - min(update, config.updates - 1) / config.updates, last_epoch=first - 2
     )
     norms: list[float] = []
-    optimizer.register_step_pre_hook(
-        lambda *_: norms.append(float(nn.utils.clip_grad_norm_(trained, config.max_grad_norm)))
-    )
+    optimizer.register_step_pre_hook(lambda *_: norms.append(float(nn.utils.clip_grad_norm_(trained, config.max_grad_norm))))
     roll_outs = _RollOuts(policy, task, first)
     policy.generate = roll_outs
     reward = _Reward(task, width)

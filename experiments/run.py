@@ -1,0 +1,54 @@
+"""Compare best-of-n with a trained policy on the same prompts: `python experiments/run.py n=8`. See --help for the keys."""
+
+from suite.command import command  # first: it says what is missing
+
+import hydra  # noqa: I001
+from omegaconf import DictConfig, OmegaConf
+
+from suite.comparison import compare, model_facts, prepare, sample_table
+from suite.evaluation import write_rows
+from suite.figures import draw_figures
+from suite.manifest import manifest, write_json
+from suite.schema import checked_config, register
+from suite.summary import plan, samples, table, verdict
+from suite.tracking import describe, open_tracker
+
+
+@hydra.main(config_path="../conf", config_name="config", version_base="1.3")
+def main(composed: DictConfig) -> None:
+    """Resolve, validate, draw, train, evaluate, save, show."""
+    config = checked_config(composed)
+    comparison = prepare(config)
+    resolved = OmegaConf.to_container(composed, resolve=True)
+    folder = comparison.folder
+    tracker = open_tracker(config.tracking, folder, comparison.name, resolved)
+    print(plan(comparison, describe(tracker)), flush=True)
+
+    outcome = compare(comparison)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=True))
+    for method, pool in outcome.pools.items():
+        pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
+    write_rows(outcome.rows, folder / "metrics.csv")
+    figures = draw_figures(outcome.rows, outcome.pools, config.n, folder / "figures")
+    shown = sample_table(outcome, config.n, 20)
+    heading = f"# Samples of {comparison.name}\n\n"
+    (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")
+    tracker.best_of_n(outcome.rows, config.seed, figures, shown)
+    if outcome.training is not None:
+        tracker.tuned(outcome.rows, config.baseline.name, config.seed, outcome.training)
+    facts = {"seed": config.seed, "seconds": comparison.seconds, **model_facts(comparison)}
+    write_json(folder / "manifest.json", manifest(**facts))
+
+    print(f"\n{table(outcome, config.n)}\n\n{verdict(outcome, config.n)}\n\n{samples(shown[:4])}\n")
+    print("\n".join(f"figure   {figure}" for figure in figures))
+    print(f"files    {folder}: metrics.csv, candidates*.parquet, samples.md, config.yaml, manifest.json")
+    print(
+        f"next     python experiments/run.py n={2 * config.n}     python experiments/run.py n={config.n} seed={config.seed + 1}"
+    )
+
+
+if __name__ == "__main__":
+    register()
+    command(main)

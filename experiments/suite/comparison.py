@@ -1,0 +1,219 @@
+"""The comparison itself: prompts, models, pools, training, rows. Everything expensive is cached under what determines it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bon import Candidates
+from bon.intervals import Difference
+from suite import imdb
+from suite.baselines import Training, TrainingTask, train
+from suite.command import UserError, located
+from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, paired_gold, training_rows
+from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
+from suite.pools import PoolMaker, digest
+from suite.schema import RunConfig
+
+_FORMAT = 1
+
+
+@dataclass
+class Comparison:
+    """A checked configuration with its prompts and models: everything a run needs, nothing drawn yet."""
+
+    config: RunConfig
+    name: str
+    device: torch.device
+    policy: Policy
+    judges: dict[str, Judge]
+    evaluation_prompts: list[list[int]]
+    training_prompts: list[list[int]]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder in results/."""
+        return located(self.config.results) / self.name
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds to the seconds of a stage of this run."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison found.
+
+    Attributes:
+        rows: every number.
+        pools: method -> candidates; "base" and the tuned method.
+        training: what the baseline's training gave, None without a baseline.
+        difference: gold reward of best-of-n minus the tuned policy's, paired by prompt.
+        detectable: the difference that a study of this size would find with a power of 80%.
+    """
+
+    rows: list[Row]
+    pools: dict[str, Candidates]
+    training: Training | None = None
+    difference: Difference | None = None
+    detectable: float | None = None
+
+
+def prepare(config: RunConfig) -> Comparison:
+    """Read the data, check what depends on it, and load the models.
+
+    Raises:
+        UserError: too few reviews for what is asked, or a model that cannot be loaded.
+    """
+    for key, path in (
+        (f"policy={config.policy.name}", config.policy.path),
+        ("reward.proxy", config.reward.proxy.path),
+        ("reward.gold", config.reward.gold.path),
+    ):
+        check_files(path, key)
+    device = choose_device(config.device)
+    splits = imdb.split_reviews(_read_reviews(config))
+    available = {name: sum(len(r.text) > imdb.MIN_PROMPT_REVIEW_CHARS for r in splits[name]) for name in imdb.PROMPT_SPLITS}
+    if config.num_prompts > available["evaluation"]:
+        raise UserError(f"num_prompts={config.num_prompts}: the evaluation split has {available['evaluation']} prompts")
+    if config.baseline.name != "none" and config.baseline.batch_size > available["ppo"]:
+        raise UserError(f"baseline.batch_size={config.baseline.batch_size}: the training split has {available['ppo']} prompts")
+    policy = load_policy(config.policy, device)
+    judges = {
+        "proxy": load_judge(config.reward.proxy, "reward.proxy", device),
+        "gold": load_judge(config.reward.gold, "reward.gold", device),
+    }
+
+    def prompts(split: str) -> list[list[int]]:
+        task = config.task
+        return imdb.make_prompts(
+            splits[split],
+            lambda text: policy.tokenizer(text)["input_ids"],
+            task.min_prompt_tokens,
+            task.max_prompt_tokens,
+        )
+
+    name = config.name or f"run-n{config.n}-seed{config.seed}-{digest(asdict(config))[:8]}"
+    return Comparison(
+        config=config,
+        name=name,
+        device=device,
+        policy=policy,
+        judges=judges,
+        evaluation_prompts=prompts("evaluation")[: config.num_prompts],
+        training_prompts=prompts("ppo"),
+    )
+
+
+def _read_reviews(config: RunConfig) -> list[tuple[str, int]]:
+    try:
+        if config.task.source == "hub":
+            return imdb.read_hub(str(config.task.path), config.task.revision)
+        return imdb.read_wheel()
+    except (FileNotFoundError, ConnectionError) as error:
+        raise UserError(f"task={config.task.name}: {error}") from None
+
+
+def compare(comparison: Comparison) -> Outcome:
+    """Draw, train, draw again, and turn it all into rows."""
+    config = comparison.config
+    cache = located(config.cache)
+    maker = PoolMaker(cache, comparison.policy, comparison.judges, config.sampling, comparison.evaluation_prompts)
+    with comparison.timed("base pool"):
+        base = maker.pool(comparison.policy, config.num_candidates, config.seed)
+    study = Study(base, config.seed, config.resamples)
+    with comparison.timed("evaluation"):
+        rows = list(curve_rows(study, base, "base", None, config.n))
+    if config.baseline.name == "none":
+        return Outcome(rows, {"base": base})
+
+    method = config.baseline.name
+    with comparison.timed("training"):
+        training = train(_training_task(comparison, cache))
+    last = max(training.checkpoints)
+    rows += training_rows(method, config.seed, last, training.tokens, training.seconds)
+    for update, folder in training.checkpoints.items():
+        tuned = load_checkpoint(comparison.policy, folder)
+        is_last = update == last
+        count = max(config.baseline.num_candidates, config.n) if is_last else config.baseline.checkpoint_candidates
+        with comparison.timed(f"{method} pools"):
+            pool = maker.pool(tuned, count, config.seed)
+        with comparison.timed("evaluation"):
+            rows += (
+                curve_rows(study, pool, method, update, config.n) if is_last else checkpoint_rows(study, pool, method, update)
+            )
+    difference, detectable = paired_gold(study, pool, config.n)
+    return Outcome(rows, {"base": base, method: pool}, training, difference, detectable)
+
+
+def _training_task(comparison: Comparison, cache: Path) -> TrainingTask:
+    config = comparison.config
+    trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in ("num_candidates", "checkpoint_candidates")}
+    key = digest(
+        {
+            "format": _FORMAT,
+            "baseline": trained_by,
+            "sampling": asdict(config.sampling),
+            "policy": comparison.policy.digest,
+            "proxy": [comparison.judges["proxy"].digest, config.reward.proxy.label],
+            "prompts": comparison.training_prompts,
+            "seed": config.seed,
+            "device": comparison.device.type,
+        }
+    )
+    return TrainingTask(
+        config=config.baseline,
+        sampling=config.sampling,
+        policy=comparison.policy,
+        proxy=comparison.judges["proxy"],
+        prompts=comparison.training_prompts,
+        seed=config.seed,
+        folder=cache / config.baseline.name / key,
+    )
+
+
+def sample_table(outcome: Outcome, n: int, count: int) -> list[list[Any]]:
+    """The first prompts as TRL's notebook showed them: query; response and proxy score of base, best-of-n and tuned policy."""
+    base = outcome.pools["base"]
+    tuned = next((pool for method, pool in outcome.pools.items() if method != "base"), None)
+    table = []
+    for p in range(min(count, base.num_prompts)):
+        best = int(base.scores["proxy"][p, :n].argmax())
+        row = [base.prompts[p], *_shown(base, p, 0), *_shown(base, p, best)]
+        table.append(row + (_shown(tuned, p, 0) if tuned is not None else ["", None]))
+    return table
+
+
+def _shown(pool: Candidates, prompt: int, candidate: int) -> list[Any]:
+    return [pool.texts[prompt, candidate], round(float(pool.scores["proxy"][prompt, candidate]), 2)]
+
+
+def model_facts(comparison: Comparison) -> dict[str, Any]:
+    """What the manifest says of data and models."""
+    judges: Sequence[tuple[str, Judge]] = list(comparison.judges.items())
+    return {
+        "data": {
+            "source": comparison.config.task.source,
+            "sha256": imdb.WHEEL_CSV_SHA256 if comparison.config.task.source == "wheel" else None,
+            "evaluation_prompts": digest(comparison.evaluation_prompts),
+            "training_prompts": digest(comparison.training_prompts),
+        },
+        "models": {
+            "policy": {"sha256": comparison.policy.digest, "parameters": comparison.policy.parameters},
+            **{name: {"sha256": judge.digest, "parameters": judge.parameters} for name, judge in judges},
+        },
+        "device": str(comparison.device),
+        "dtype": str(comparison.policy.model.dtype).removeprefix("torch."),
+    }

@@ -1,0 +1,127 @@
+"""What a run says: before it starts, its table, its sentence, its samples; on the terminal and in `samples.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from suite.comparison import Comparison, Outcome
+from suite.evaluation import Row, select
+from suite.figures import last_step, title, tuned_methods
+from suite.tracking import SAMPLE_COLUMNS
+
+_MEASURED_KL = ("rao_blackwell", "bound")
+
+
+def plan(comparison: Comparison, tracking: str) -> str:
+    """What is about to happen, on what, and where it goes."""
+    config = comparison.config
+    judges = ", ".join(f"{name} {judge.parameters / 1e6:.1f} M" for name, judge in comparison.judges.items())
+    compared = "nothing" if config.baseline.name == "none" else (
+        f"{config.baseline.name.upper()} ({config.baseline.updates} updates of {config.baseline.batch_size} prompts, "
+        f"kl_coef {config.baseline.kl_coef}, learning rate {config.baseline.learning_rate})"
+    )  # fmt: skip
+    return "\n".join(
+        [
+            f"best-of-{config.n} against {compared}",
+            f"  policy    {config.policy.name}, {comparison.policy.parameters / 1e6:.1f} M parameters, {comparison.device}",
+            f"  rewards   {config.reward.name}: {judges} parameters; proxy selects and trains, gold only evaluates",
+            f"  prompts   {config.num_prompts} of {config.task.name} (evaluation split), {config.num_candidates} candidates each, "
+            f"{config.sampling.max_new_tokens} new tokens at temperature {config.sampling.temperature}",
+            f"  results   {comparison.folder}",
+            f"  W&B       {tracking}",
+        ]
+    )
+
+
+def table_rows(outcome: Outcome, n: int) -> list[tuple[str, int, int | None]]:
+    """The methods of the table: name, n and training step."""
+    methods: list[tuple[str, int, int | None]] = [("base", 1, None)]
+    if n > 1:
+        methods.append(("best_of_n", n, None))
+    for method in tuned_methods(outcome.rows):
+        step = last_step(outcome.rows, method)
+        methods.append((method, 1, step))
+        if n > 1:
+            methods.append((f"{method}+best_of_n", n, step))
+    return methods
+
+
+def table(outcome: Outcome, n: int, style: str = "simple") -> str:
+    """One row a method, every mean with its 95% interval below it."""
+    headers = ["method", "proxy\nreward", "gold\nreward", "win rate\nvs base", "KL to base\n(nats)", "length\n(tokens)",
+               "distinct-2", "tokens /\nrequest", "ms /\nrequest", "training\ntokens", "training\nseconds"]  # fmt: skip
+    lines = []
+    for method, k, step in table_rows(outcome, n):
+        found = select(outcome.rows, method=method, n=k, step=step)
+        training = select(outcome.rows, method=method.split("+")[0], step=step)
+        lines.append(
+            [
+                title(method, n),
+                _cell(found, "proxy"),
+                _cell(found, "gold"),
+                _cell(found, "win_rate"),
+                _kl_cell(found, method),
+                _cell(found, "length", 1),
+                _cell(found, "distinct_2"),
+                _cell(found, "tokens_per_request", 0),
+                f"{1000 * _one(found, 'seconds_per_request').value:.1f}",
+                *(
+                    f"{_one(training, f'training_{unit}').value:,.0f}" if step is not None else "0"
+                    for unit in ("tokens", "seconds")
+                ),
+            ]
+        )
+    return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True)
+
+
+def verdict(outcome: Outcome, n: int) -> str:
+    """The paired difference in a sentence, and what this run could have seen."""
+    if outcome.difference is None:
+        return "No baseline was trained: nothing to compare best-of-n with."
+    method = next(method for method in outcome.pools if method != "base")
+    d = outcome.difference
+    better = f"best-of-{n}" if d.value > 0 else title(method)
+    clear = f"{better} is better" if d.low > 0 or d.high < 0 else "the difference is not significant"
+    return (
+        f"Gold reward of best-of-{n} minus {title(method)}, paired over {outcome.pools['base'].num_prompts} prompts: "
+        f"{d.value:+.3f} (95% interval {d.low:+.3f} to {d.high:+.3f}, p = {d.p_value:.3g}): {clear}. "
+        f"This run can see differences of {outcome.detectable:.3f} (power 80%)."
+    )
+
+
+def samples(table_of_samples: Sequence[Sequence[Any]], style: str = "simple") -> str:
+    """Sample responses side by side."""
+    widths = None if style == "github" else [22, 26, 6, 26, 6, 26, 6]
+    rows = [[_one_line(cell) if isinstance(cell, str) else cell for cell in row] for row in table_of_samples]
+    return tabulate(rows, headers=SAMPLE_COLUMNS, tablefmt=style, maxcolwidths=widths, disable_numparse=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _one(rows: Sequence[Row], metric: str) -> Row:
+    return next(row for row in rows if row.metric == metric)
+
+
+def _cell(rows: Sequence[Row], metric: str, digits: int = 2) -> str:
+    row = _one(rows, metric)
+    if row.ci_low is None:
+        return f"{row.value:.{digits}f}"
+    return f"{row.value:.{digits}f}\n[{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
+
+
+def _kl_cell(rows: Sequence[Row], method: str) -> str:
+    if method == "base":
+        return "0"
+    for kind in _MEASURED_KL:
+        for row in select(rows, metric="kl", kl_kind=kind):
+            if kind == "bound" and row.ci_low == row.ci_high:
+                return f"{row.value:.2f}\n(bound)"
+            return (
+                f"{row.value:.2f} ({'measured' if kind == 'rao_blackwell' else kind})\n[{row.ci_low:.2f}, {row.ci_high:.2f}]"
+            )
+    return "not defined"
