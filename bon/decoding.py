@@ -107,7 +107,10 @@ def resolve_generation_config(
     if unknown:
         raise TypeError(f"not an option of GenerationConfig: {', '.join(sorted(unknown))}")
     model_config = getattr(model, "generation_config", None)
-    for name, value in (model_config.to_dict() if model_config is not None else {}).items():
+    inherited = model_config.to_dict() if model_config is not None else {}
+    if config.max_length is not None or config.max_new_tokens is not None:
+        inherited = {name: value for name, value in inherited.items() if name not in ("max_length", "max_new_tokens")}
+    for name, value in inherited.items():
         if value is not None and getattr(config, name, None) is None:
             setattr(config, name, value)
     for name, value in vars(config).items():
@@ -127,7 +130,23 @@ def resolve_generation_config(
     if config.pad_token_id is None:
         eos = config.eos_token_id
         config.pad_token_id = eos[0] if isinstance(eos, list) else eos if eos is not None else 0
+    if config.pad_token_id >= (getattr(model.config.get_text_config(), "vocab_size", None) or float("inf")):
+        config.pad_token_id = 0  # a padding token that was added without resizing the model: any masked id will do
     return config
+
+
+def reads_positions(config: GenerationConfig) -> bool:
+    """Whether an option counts or matches tokens from the left edge of the batch, where padding would be taken for text."""
+    return bool(
+        (config.min_length or 0) > 0
+        or (config.no_repeat_ngram_size or 0) > 0
+        or config.bad_words_ids
+        or config.sequence_bias
+        or config.forced_eos_token_id is not None
+        or config.exponential_decay_length_penalty
+        or config.forced_bos_token_id is not None
+        or config.begin_suppress_tokens
+    )
 
 
 @dataclass
@@ -162,7 +181,7 @@ class _Draw:
         self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
         self.raw_logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
 
-    def draw(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def draw(self, ids: Any, logits: Any) -> torch.Tensor:
         """The next token of every row [R], from logits [R, V] after the ids [R, L + t]; rows that have ended get padding."""
         logits = logits.float()
         processed = self.processors(ids, logits.clone()) if self.processors else logits
@@ -200,33 +219,38 @@ def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Te
 class _RoomyLayer(DynamicLayer):
     """Keys and values of one attention layer in one allocation with room for the whole response: growing copies nothing."""
 
-    def __init__(self, layer: DynamicLayer, repeats: int, room: int) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, repeats: int, room: int) -> None:
         super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.length = layer.keys.shape[2]
-        self.keys, self.values = (self._roomy(tensor, repeats, room) for tensor in (layer.keys, layer.values))
+        self.lazy_initialization(keys, values)
+        self.length = keys.shape[2]
+        self._room = tuple(_with_room(tensor, repeats, room) for tensor in (keys, values))
+        self._show()
 
-    def _roomy(self, tensor: torch.Tensor, repeats: int, room: int) -> torch.Tensor:
-        batch, heads, length, width = tensor.shape
-        roomy = tensor.new_empty(batch, repeats, heads, length + room, width)
-        roomy[:, :, :, :length] = tensor[:, None]
-        return roomy.view(batch * repeats, heads, length + room, width)
+    def _show(self) -> None:
+        self.keys, self.values = (tensor[:, :, : self.length] for tensor in self._room)
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         end = self.length + key_states.shape[2]
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
+        for tensor, states in zip(self._room, (key_states, value_states), strict=True):
+            tensor[:, :, self.length : end] = states
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        self._show()
+        return self.keys, self.values
 
-    def get_seq_length(self) -> int:
-        return self.length
+
+def _with_room(tensor: torch.Tensor, repeats: int, room: int) -> torch.Tensor:
+    """[B, H, L, D] as [B * repeats, H, L + room, D], the first L positions filled."""
+    batch, heads, length, width = tensor.shape
+    roomy = tensor.new_empty(batch, repeats, heads, length + room, width)
+    roomy[:, :, :, :length] = tensor[:, None]
+    return roomy.view(batch * repeats, heads, length + room, width)
 
 
 def _expanded(cache: DynamicCache, repeats: int, room: int) -> DynamicCache:
     """The cache of B prompts as the cache of B x repeats candidates, with room for that many further tokens."""
-    if all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers):
-        cache.layers = [_RoomyLayer(layer, repeats, room) for layer in cache.layers]
+    layers: list[Any] = list(cache.layers)
+    if all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers):
+        cache.layers = [_RoomyLayer(layer.keys, layer.values, repeats, room) for layer in layers]
     else:
         cache.batch_repeat_interleave(repeats)
     return cache
@@ -247,12 +271,13 @@ def keeps_plain_cache(model: Any) -> bool:
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
     """Dropout off inside, and as it was afterwards."""
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
 
 
 @torch.inference_mode()
@@ -329,7 +354,7 @@ def _decode_forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: 
         all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
         if step + 1 == steps or not draw.going.any():
             return
-        position = position + 1
+        position = position + draw.going[:, None].long()  # rows that have ended stay inside the context
         output = model(
             input_ids=all_ids[:, width + step : width + step + 1],
             attention_mask=None if full_mask is None else full_mask[:, : width + step + 1],

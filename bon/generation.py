@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
-from bon.decoding import HONOURED, Responses, decode, evaluation_mode, resolve_generation_config
+from bon.decoding import HONOURED, Responses, decode, evaluation_mode, reads_positions, resolve_generation_config
 from bon.randomness import candidate_uniforms
 
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
@@ -102,14 +102,14 @@ def generate_candidates(
     candidates = range(first_candidate, first_candidate + num_candidates)
     if max_batch_tokens is None:
         max_batch_tokens = _automatic_batch_tokens(model)
-    batches = _pack(token_ids, limits, candidates, max_batch_tokens)
+    batches = _pack(token_ids, limits, candidates, max_batch_tokens, uniform=reads_positions(config))
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
     with bar, evaluation_mode(model):
         for planned in batches:
             for batch, responses in _decode_within_memory(model, config, planned, token_ids, limits, prompt_ids, seed):
-                rows = np.ix_(batch.positions, np.asarray(batch.candidates) - first_candidate)
+                rows = np.ix_(np.asarray(batch.positions), np.asarray(batch.candidates) - first_candidate)
                 block = (len(batch.positions), len(batch.candidates))
-                ids[(*rows, slice(responses.token_ids.shape[1]))] = responses.token_ids.reshape(*block, -1).cpu().numpy()
+                ids[..., : responses.token_ids.shape[1]][rows] = responses.token_ids.reshape(*block, -1).cpu().numpy()
                 lengths[rows] = responses.lengths.reshape(block).cpu().numpy()
                 logprobs[rows] = responses.logprobs.reshape(block).cpu().numpy()
                 raw_logprobs[rows] = responses.raw_logprobs.reshape(block).cpu().numpy()
@@ -125,7 +125,9 @@ def generate_candidates(
         raw_logprobs=raw_logprobs,
         metadata={
             "seed": seed,
-            "sampling": {name: value for name, value in vars(config).items() if name in HONOURED and _is_plain(value)},
+            "sampling": {
+                name: _plain(value) for name, value in vars(config).items() if name in HONOURED and value is not None
+            },
             "device": str(device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "tokens": int(lengths.sum()),
@@ -134,11 +136,18 @@ def generate_candidates(
     )
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str | list)
+def _plain(value: Any) -> Any:
+    """An option as a JSON value."""
+    if isinstance(value, dict):
+        return [[_plain(key), _plain(item)] for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str) else repr(value)
 
 
 def _as_token_ids(tokenizer: Any, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts must be a list of texts or of token ids, got one text: use [{prompts[:30]!r}]")
     if len(prompts) == 0:
         raise ValueError("prompts is empty: nothing to draw candidates for")
     rows = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else [int(i) for i in prompt] for prompt in prompts]
@@ -198,9 +207,12 @@ def _automatic_batch_tokens(model: Any) -> int:
 
 
 def _pack(
-    prompts: Sequence[Sequence[int]], limits: Sequence[int], candidates: range, max_batch_tokens: int
+    prompts: Sequence[Sequence[int]], limits: Sequence[int], candidates: range, max_batch_tokens: int, uniform: bool
 ) -> Iterator[_Batch]:
-    """Prompts of like length together (so most batches need no padding), all candidates of a prompt together if they fit."""
+    """Prompts of like length together (so most batches need no padding), all candidates of a prompt together if they fit.
+
+    With `uniform`, prompts share a batch only if they and their responses have the same length.
+    """
     if max_batch_tokens < 1:
         raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
     order = sorted(range(len(prompts)), key=lambda p: (len(prompts[p]), limits[p]))
@@ -214,7 +226,10 @@ def _pack(
         same_length = not group or len(prompts[group[0]]) == len(prompts[position])
         # A new length starts a new batch once this one is half full: then padding costs more than the empty half.
         full = (len(group) + 1) * len(candidates) > rows([*group, position])
-        if group and (full or (not same_length and 2 * len(group) * len(candidates) >= rows(group))):
+        alike = same_length and (not group or limits[group[0]] == limits[position])
+        if group and (
+            full or (uniform and not alike) or (not same_length and 2 * len(group) * len(candidates) >= rows(group))
+        ):
             yield _Batch(tuple(group), candidates)
             group = []
         group.append(position)

@@ -115,7 +115,7 @@ def jackknife(estimate: float, without: ArrayLike, confidence: float = 0.95) -> 
     count = len(without)
     error = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
     reach = norm.ppf(0.5 + confidence / 2) * error
-    return Interval(np.float64(estimate), np.float64(estimate - reach), np.float64(estimate + reach))
+    return Interval(*(np.asarray(part, dtype=np.float64) for part in (estimate, estimate - reach, estimate + reach)))
 
 
 def minimum_detectable_difference(differences: ArrayLike, power: float = 0.8, confidence: float = 0.95) -> float:

@@ -59,7 +59,13 @@ class ClassifierReward:
         self.label = label
         self._index = matches[0]
         self.batch_tokens = batch_tokens
-        self.max_length = max_length or getattr(model.config, "max_position_embeddings", None) or 512
+        context = getattr(model.config, "max_position_embeddings", None) or 512
+        self.max_length = max_length or min(context, getattr(tokenizer, "model_max_length", None) or context)
+        # Causal classifiers find the last token of a text by the padding id of their config; without one, transformers
+        # refuses batches of more than one text.
+        pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+        self._alone = pad is None
+        self._pad = 0 if pad is None else pad
         self.tokens_read = 0
 
     @torch.inference_mode()
@@ -72,7 +78,7 @@ class ClassifierReward:
         begin = 0
         while begin < len(order):
             end = begin + 1
-            while end < len(order) and (end + 1 - begin) * len(rows[order[end]]) <= self.batch_tokens:
+            while not self._alone and end < len(order) and (end + 1 - begin) * len(rows[order[end]]) <= self.batch_tokens:
                 end += 1
             batch = order[begin:end]
             rewards[batch] = self._rewards([rows[i] for i in batch])
@@ -83,9 +89,8 @@ class ClassifierReward:
     def _rewards(self, rows: list[list[int]]) -> NDArray[np.float64]:
         device = self.model.device
         width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         # Padding stands on the right, where a causal classifier never looks and a bidirectional one is told not to.
-        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+        ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         logits = self.model(input_ids=ids, attention_mask=mask).logits.double()
         if logits.shape[1] == 1:
@@ -107,7 +112,9 @@ def checked_scores(reward: Reward, texts: list[str]) -> NDArray[np.float64]:
         returned = reward(texts)
     except Exception as error:
         raise RewardError(f"the reward raised {type(error).__name__}: {error}") from error
-    scores = np.asarray(returned.detach().cpu() if isinstance(returned, torch.Tensor) else returned, dtype=object).reshape(-1)
+    if isinstance(returned, torch.Tensor):
+        returned = returned.detach().cpu().double().numpy()
+    scores = np.asarray(returned, dtype=object).reshape(-1)
     if len(scores) != len(texts):
         raise RewardError(f"the reward returned {len(scores)} scores for {len(texts)} texts")
     checked = np.empty(len(texts))

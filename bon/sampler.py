@@ -143,7 +143,7 @@ class BestOfNSampler:
             response_lengths=[self.length_sampler() for _ in queries],
             **generation_kwargs,
         )
-        return score_candidates(candidates, **{SCORE: self.queries_to_scores})
+        return score_candidates(candidates, proxy=self.queries_to_scores)
 
 
 def query_token_ids(tokenized_query: Any) -> list[list[int]]:
@@ -158,7 +158,7 @@ def query_token_ids(tokenized_query: Any) -> list[list[int]]:
     if isinstance(tokenized_query, torch.Tensor | np.ndarray):
         if tokenized_query.ndim not in (1, 2):
             raise ValueError(f"a tensor of queries has 1 or 2 dimensions, got shape {tuple(tokenized_query.shape)}")
-        tokenized_query = tokenized_query.tolist()
+        tokenized_query = list(tokenized_query) if tokenized_query.ndim == 2 else [tokenized_query]
     if not isinstance(tokenized_query, Sequence) or isinstance(tokenized_query, str):
         raise ValueError(
             f"tokenized_query must hold token ids (a list, a tensor, or a list of those), got {type(tokenized_query).__name__}"
@@ -168,11 +168,21 @@ def query_token_ids(tokenized_query: Any) -> list[list[int]]:
         raise ValueError("tokenized_query is empty: nothing to generate for")
     if all(isinstance(item, int | np.integer) or getattr(item, "ndim", None) == 0 for item in rows):
         rows = [rows]
-    queries = [[int(token) for token in row] for row in rows]
+    queries = [_token_row(index, row) for index, row in enumerate(rows)]
     for index, query in enumerate(queries):
         if not query:
             raise ValueError(f"query {index} is empty: it needs at least one token to start from")
     return queries
+
+
+def _token_row(index: int, row: Any) -> list[int]:
+    """One query as a list of ints."""
+    array = row.cpu().numpy() if isinstance(row, torch.Tensor) else np.asarray(row)
+    if array.size == 0:
+        return []
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"query {index} must be a list of integer token ids, got {array.dtype} of shape {array.shape}")
+    return [int(token) for token in array]
 
 
 __all__ = ["SCORE", "BestOfNSampler", "LengthSampler", "RewardError", "query_token_ids"]

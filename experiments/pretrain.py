@@ -1,25 +1,38 @@
 """Rebuild the embedded models: tokenizer, policy, proxy reward and gold reward, from IMDB alone.
 
-python experiments/pretrain.py                 # all of them
-python experiments/pretrain.py parts=[proxy]   # one of them
+python experiments/pretrain.py                 all of them, about two hours on 2 cores
+python experiments/pretrain.py parts=[proxy]   one of them
 """
+
+# isort: off
+from suite.command import command  # first: the package says in one line what is not installed
+
+# isort: on
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite import imdb, pretraining
-from suite.schema import PretrainConfig, register
+from suite.policies import CHECKSUMS, write_checksums
+from suite.schema import register
 
 
 @hydra.main(config_path="../conf", config_name="pretrain", version_base="1.3")
-def main(config: DictConfig) -> None:
-    """Train each of `parts` in turn."""
-    settings: PretrainConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
+def main(composed: DictConfig) -> None:
+    """Train each of `parts` in turn, measure all, write hashes and the card."""
+    config: pretraining.PretrainConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     splits = imdb.split_reviews(imdb.read_wheel())
-    for part in settings.parts:
-        pretraining.PARTS[part](settings, splits)
+    for part in config.parts:
+        pretraining.PARTS[part](config, splits)
+    folder = Path(config.output)
+    if all((folder / part / "model.safetensors").is_file() for part in pretraining.PARTS):
+        write_checksums(folder)
+        found = pretraining.measure(folder, splits["held_out"])
+        pretraining.write_card(config, found, (folder / CHECKSUMS).read_text())
+        print("\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
 
 
 if __name__ == "__main__":
     register()
-    main()
+    command(main)

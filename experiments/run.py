@@ -1,8 +1,10 @@
 """Compare best-of-n with a trained policy on the same prompts: `python experiments/run.py n=8`. See --help for the keys."""
 
-from suite.command import command  # first: it says what is missing
+# isort: off
+from suite.command import command  # first: the package says in one line what is not installed
 
-import hydra  # noqa: I001
+# isort: on
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.comparison import compare, model_facts, prepare, sample_table
@@ -45,7 +47,7 @@ def main(composed: DictConfig) -> None:
     print("\n".join(f"figure   {figure}" for figure in figures))
     print(f"files    {folder}: metrics.csv, candidates*.parquet, samples.md, config.yaml, manifest.json")
     print(
-        f"next     python experiments/run.py n={2 * config.n}     python experiments/run.py n={config.n} seed={config.seed + 1}"
+        f"next     python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or baseline.kl_coef=0.02, or --help"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tidy rows and pools to figures: one style, the same colour for a method everywhere, files that are the same byte for byte."""
+"""Tidy rows and pools to figures: one style, one colour a method, files that are the same byte for byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from suite.evaluation import Row, select
 DOUBLE_COLUMN = 6.75  # inches: the text width of a two-column conference page
 #: Okabe and Ito's colours, told apart by readers with any colour vision; line styles tell them apart in grey.
 COLOURS = {"base": "#555555", "best_of_n": "#0072B2", "ppo": "#D55E00"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.titlesize": 8,
@@ -158,7 +158,7 @@ def draw_figures(rows: Sequence[Row], pools: dict[str, Candidates], n: int, fold
 
 def _two_panels(name: str, draw: Any, folder: Path) -> Path:
     """Proxy and gold side by side, the legend above both, where it covers nothing."""
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+    with mpl.rc_context(mpl.rcParamsDefault), mpl.rc_context(STYLE):
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.7))
         panels = figure.subplots(1, 2)
         for axes, metric in zip(panels, ("proxy", "gold"), strict=True):

@@ -151,7 +151,7 @@ def _source(path: str, revision: str | None, key: str, alternative: str) -> tupl
     sums = folder.parent / CHECKSUMS
     expected = None
     if sums.is_file():
-        known = dict(reversed(line.split(maxsplit=1)) for line in sums.read_text().splitlines())
+        known = {name: digest for digest, name in (line.split(maxsplit=1) for line in sums.read_text().splitlines())}
         expected = known.get(f"{folder.name}/model.safetensors")
     wanted = f", expected SHA-256 {expected[:12]}" if expected else ""
     if not weights.is_file():

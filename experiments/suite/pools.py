@@ -106,7 +106,7 @@ class PoolMaker:
             **asdict(self.sampling),
         )
         start = time.perf_counter()
-        pool = score_candidates(pool, **{name: judge.reward for name, judge in self.judges.items()})
+        pool = score_candidates(pool, proxy=self.judges["proxy"].reward, gold=self.judges["gold"].reward)
         scoring_seconds = time.perf_counter() - start
         if policy.digest == self.base.digest:
             pool = pool.with_ref_logprobs(pool.logprobs)
@@ -133,7 +133,7 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
         raw_logprobs=np.concatenate([part.raw_logprobs for part in parts]),
         ref_logprobs=None
         if any(part.ref_logprobs is None for part in parts)
-        else np.concatenate([part.ref_logprobs for part in parts]),  # type: ignore[misc]
+        else np.concatenate([part.ref_logprobs for part in parts]),
         scores={name: np.concatenate([part.scores[name] for part in parts]) for name in first.scores},
         metadata={**first.metadata, **spent},
     )

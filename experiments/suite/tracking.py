@@ -132,7 +132,7 @@ def _mode(config: TrackingConfig) -> str:
     try:
         import wandb
 
-        return "online" if wandb.login(prompt=False, verify=False) else "offline"  # type: ignore[call-arg]
+        return "online" if wandb.login(prompt=False, verify=False) else "offline"
     except Exception as error:
         _log.warning("W&B cannot say whether there is a key (%s); going on offline", error)
         return "offline"

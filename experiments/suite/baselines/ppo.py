@@ -58,7 +58,7 @@ class _Record(LogitsProcessor):
     def __init__(self) -> None:
         self.logits: list[torch.Tensor] = []
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.logits.append(scores)
         return scores
 
@@ -217,7 +217,7 @@ def train(task: TrainingTask) -> Training:
 
 def _train(task: TrainingTask, resume: Path | None) -> None:
     from datasets import Dataset
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOTrainer
 
     config, tokenizer, device = task.config, task.policy.tokenizer, task.policy.model.device
     log = _read_log(resume) if resume else []
@@ -228,7 +228,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     source = resume or Path(task.policy.folder)
     policy = prepared(type(task.policy.model).from_pretrained(source, dtype=torch.float32), tokenizer, device)
     reference = copy.deepcopy(task.policy.model)
-    critic = _Critic(policy, config.shared_critic).to(device)
+    critic: Any = _Critic(policy, config.shared_critic).to(device)
     trained = list(dict.fromkeys([*policy.parameters(), *critic.parameters()]))
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
     if resume:
@@ -243,45 +243,18 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     optimizer.register_step_pre_hook(lambda *_: norms.append(float(nn.utils.clip_grad_norm_(trained, config.max_grad_norm))))
     roll_outs = _RollOuts(policy, task, first)
     policy.generate = roll_outs
-    reward = _Reward(task, width)
+    reward: Any = _Reward(task, width)
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=None)
 
     class Trainer(PPOTrainer):
-        def log(self, metrics: dict[str, float], *_: Any, **__: Any) -> None:
-            log.append(_update_row(first + self.state.global_step - 1, metrics, reward.last, norms, roll_outs, clock))
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            log.append(_update_row(first + self.state.global_step - 1, logs, reward.last, norms, roll_outs, clock))
             bar.update()
-            bar.set_postfix(reward=f"{metrics['objective/scores']:.2f}", kl=f"{metrics['objective/kl']:.1f}")
+            bar.set_postfix(reward=f"{logs['objective/scores']:.2f}", kl=f"{logs['objective/kl']:.1f}")
 
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = PPOConfig(
-            output_dir=scratch,
-            per_device_train_batch_size=config.batch_size,
-            gradient_accumulation_steps=1,
-            num_mini_batches=config.num_mini_batches,
-            total_episodes=(config.updates - first + 1) * config.batch_size,
-            local_rollout_forward_batch_size=config.batch_size,
-            num_ppo_epochs=config.num_ppo_epochs,
-            learning_rate=config.learning_rate,
-            kl_coef=config.kl_coef,
-            cliprange=config.cliprange,
-            vf_coef=config.vf_coef,
-            gamma=config.gamma,
-            lam=config.lam,
-            whiten_rewards=config.whiten_rewards,
-            response_length=task.sampling.max_new_tokens,
-            temperature=task.sampling.temperature,
-            stop_token="eos" if tokenizer.eos_token_id is not None else None,
-            num_sample_generations=0,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=device.type == "cpu",
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            seed=task.seed,
-        )
-        trainer = Trainer(
-            args=arguments,
+        trainer: Any = Trainer(
+            args=_arguments(task, config.updates - first + 1, scratch),
             processing_class=tokenizer,
             model=policy,
             ref_model=reference,
@@ -304,6 +277,75 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
                 trainer.train()
         finally:
             gc.unfreeze()
+
+
+def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:
+    """TRL's settings for this many updates."""
+    from trl.experimental.ppo import PPOConfig
+
+    config = task.config
+    return PPOConfig(
+        output_dir=folder,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=1,
+        num_mini_batches=config.num_mini_batches,
+        total_episodes=updates * config.batch_size,
+        local_rollout_forward_batch_size=config.batch_size,
+        num_ppo_epochs=config.num_ppo_epochs,
+        learning_rate=config.learning_rate,
+        kl_coef=config.kl_coef,
+        cliprange=config.cliprange,
+        vf_coef=config.vf_coef,
+        gamma=config.gamma,
+        lam=config.lam,
+        whiten_rewards=config.whiten_rewards,
+        response_length=task.sampling.max_new_tokens,
+        temperature=task.sampling.temperature,
+        stop_token="eos" if task.policy.tokenizer.eos_token_id is not None else None,
+        num_sample_generations=0,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=task.policy.model.device.type == "cpu",
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        seed=task.seed,
+    )
+
+
+def stock_update_seconds(task: TrainingTask) -> list[float]:
+    """Seconds of every update of TRL's trainer as TRL's example sets it up, at the settings of `task`."""
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from trl.experimental.ppo import PPOTrainer
+
+    tokenizer, device = task.policy.tokenizer, task.policy.model.device
+    width = max(map(len, task.prompts))
+    rows = [[tokenizer.pad_token_id] * (width - len(ids)) + list(ids) for ids in task.prompts]
+    policy = prepared(type(task.policy.model).from_pretrained(task.policy.folder, dtype=torch.float32), tokenizer, device)
+    value = AutoModelForSequenceClassification.from_pretrained(task.policy.folder, num_labels=1, dtype=torch.float32)
+    reward: Any = _Reward(task, width)
+    seconds: list[float] = []
+    clock = _Clock()
+
+    class Trainer(PPOTrainer):
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            seconds.append(clock.lap())
+
+    with _own_randomness(), tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+        trainer = Trainer(
+            args=_arguments(task, task.config.updates, scratch),
+            processing_class=tokenizer,
+            model=policy,
+            ref_model=copy.deepcopy(task.policy.model),
+            reward_model=reward,
+            value_model=value,
+            train_dataset=Dataset.from_dict({"input_ids": rows}),
+        )
+        trainer.remove_callback(PrinterCallback)
+        clock.lap()
+        trainer.train()
+    return seconds
 
 
 class _Clock:
