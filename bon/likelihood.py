@@ -42,13 +42,15 @@ def response_logits(
             ids = torch.from_numpy(candidates.token_ids[rows].astype(np.int64)).to(device)
             prompt = torch.tensor([list(candidates.prompt_token_ids[p]) for p in rows[0]], device=device)
             keep = {"logits_to_keep": steps + 1} if keeps else {}
+            # The generator is suspended outside both guards: whoever reads two of them in turns keeps his own modes.
             with torch.inference_mode(), evaluation_mode(model):
                 output = model(
                     input_ids=torch.cat([prompt, ids], 1),
                     attention_mask=torch.cat([torch.ones_like(prompt), inside.long()], 1),
                     **keep,
                 )
-                yield rows, ids, inside, output.logits[:, -steps - 1 : -1].float()
+                logits = output.logits[:, -steps - 1 : -1].float()
+            yield rows, ids, inside, logits
 
 
 def sequence_logprobs(

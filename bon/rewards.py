@@ -63,7 +63,7 @@ class ClassifierReward:
         self.max_length = max_length or min(context, getattr(tokenizer, "model_max_length", None) or context)
         # Causal classifiers find the last token of a text by the padding id of their config; without one, transformers
         # refuses batches of more than one text.
-        pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+        pad = getattr(model.config, "pad_token_id", None)
         self._alone = pad is None
         self._pad = 0 if pad is None else pad
         self.tokens_read = 0

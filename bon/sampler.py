@@ -158,7 +158,7 @@ def query_token_ids(tokenized_query: Any) -> list[list[int]]:
     if isinstance(tokenized_query, torch.Tensor | np.ndarray):
         if tokenized_query.ndim not in (1, 2):
             raise ValueError(f"a tensor of queries has 1 or 2 dimensions, got shape {tuple(tokenized_query.shape)}")
-        tokenized_query = list(tokenized_query) if tokenized_query.ndim == 2 else [tokenized_query]
+        tokenized_query = [tokenized_query] if tokenized_query.ndim == 1 and len(tokenized_query) else list(tokenized_query)
     if not isinstance(tokenized_query, Sequence) or isinstance(tokenized_query, str):
         raise ValueError(
             f"tokenized_query must hold token ids (a list, a tensor, or a list of those), got {type(tokenized_query).__name__}"

@@ -1,7 +1,7 @@
 """Measure speed side by side: sampling against `generate`, PPO updates against stock TRL. `parts=[ppo]` for one of them."""
 
 # isort: off
-from suite.command import command  # first: the package says in one line what is not installed
+from suite.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
@@ -15,6 +15,7 @@ from suite.schema import register
 
 
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")
+@job
 def main(composed: DictConfig) -> None:
     """Measure, print the table, write it down."""
     config = OmegaConf.to_object(composed)

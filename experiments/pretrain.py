@@ -5,7 +5,7 @@ python experiments/pretrain.py parts=[proxy]   one of them
 """
 
 # isort: off
-from suite.command import command  # first: the package says in one line what is not installed
+from suite.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 from pathlib import Path
@@ -19,6 +19,7 @@ from suite.schema import register
 
 
 @hydra.main(config_path="../conf", config_name="pretrain", version_base="1.3")
+@job
 def main(composed: DictConfig) -> None:
     """Train each of `parts` in turn, measure all, write hashes and the card."""
     config: pretraining.PretrainConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]

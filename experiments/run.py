@@ -1,7 +1,7 @@
 """Compare best-of-n with a trained policy on the same prompts: `python experiments/run.py n=8`. See --help for the keys."""
 
 # isort: off
-from suite.command import command  # first: the package says in one line what is not installed
+from suite.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
@@ -17,6 +17,7 @@ from suite.tracking import describe, open_tracker
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
+@job
 def main(composed: DictConfig) -> None:
     """Resolve, validate, draw, train, evaluate, save, show."""
     config = checked_config(composed)
@@ -43,9 +44,11 @@ def main(composed: DictConfig) -> None:
     facts = {"seed": config.seed, "seconds": comparison.seconds, **model_facts(comparison)}
     write_json(folder / "manifest.json", manifest(**facts))
 
-    print(f"\n{table(outcome, config.n)}\n\n{verdict(outcome, config.n)}\n\n{samples(shown[:4])}\n")
+    told = f"{table(outcome, config.n)}\n\n{verdict(outcome, config.n)}"
+    (folder / "summary.txt").write_text(told + "\n", encoding="utf-8")
+    print(f"\n{told}\n\n{samples(shown[:4])}\n")
     print("\n".join(f"figure   {figure}" for figure in figures))
-    print(f"files    {folder}: metrics.csv, candidates*.parquet, samples.md, config.yaml, manifest.json")
+    print(f"files    {folder}: metrics.csv, candidates*.parquet, summary.txt, samples.md, config.yaml, manifest.json")
     print(
         f"next     python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or baseline.kl_coef=0.02, or --help"
     )

@@ -1,4 +1,4 @@
-"""Speed, measured side by side in one process, in turns: this sampler against transformers' `generate`, this PPO against stock TRL.
+"""Speed, side by side in one process, in turns: this sampler against transformers' `generate`, this PPO against stock TRL.
 
 Speeds of shared machines drift, so every contender runs once in each round, and what is reported is the median and the median
 of the ratios of a round.
@@ -88,7 +88,7 @@ def sampler_speeds(
 
 
 def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
-    """PPO updates a second at equal settings. Reference: TRL's trainer with its own roll-outs and a critic of its own trunk."""
+    """Seconds of a PPO update at equal settings. Reference: TRL's trainer with its own roll-outs and critic."""
     config = replace(task.config, updates=updates, checkpoint_every=updates)
 
     def ours(shared: bool) -> list[float]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -20,16 +25,24 @@ def located(path: str | Path) -> Path:
     return REPOSITORY / Path(path).expanduser()
 
 
-def command(main: Callable[[], None]) -> None:
-    """Run a Hydra entry point. What the user can mend ends in one line on stderr and exit code 2."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Decorates the function under `hydra.main`: what the user can mend ends there, before Hydra adds lines of its own."""
 
+    @functools.wraps(main)
+    def reported(config: DictConfig) -> None:
+        try:
+            main(config)
+        except UserError as error:
+            _fail(str(error))
+
+    return reported
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with its own exit code
     try:
         main()
-    except UserError as error:
-        _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_readable(error))
     except KeyboardInterrupt:
@@ -37,7 +50,7 @@ def command(main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2) from None
 
@@ -47,6 +60,6 @@ def _readable(error: Exception) -> str:
     cause: BaseException = error
     while isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
-    text = str(cause) if str(cause) else str(error)
-    text = re.sub(r"\n\s*(full_key|object_type|reference_type)", r" (\1", text)
-    return re.sub(r"\s+", " ", text).strip()
+    lines = [line.strip() for line in (str(cause) or str(error)).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("full_key", "object_type", "reference_type"))]
+    return " ".join(told).rstrip(".") + "; --help lists every key and choice"

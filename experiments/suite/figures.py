@@ -100,16 +100,16 @@ def reward_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     points = [row for row in rows if row.method in ("base", "best_of_n") and row.metric == "kl"]
     for kind, style, label in (("bound", "-", "best-of-n, KL upper bound"), ("beirami", "-.", "best-of-n, KL estimate")):
         kl = np.array([row.value for row in sorted(points, key=lambda row: row.n) if row.kl_kind == kind])
-        axes.plot(kl, value, style, color=colour("best_of_n"), label=label)
+        axes.plot(kl, value, style, color=colour("best_of_n") if kind == "bound" else "black", linewidth=1.0, label=label)
         if kind == "bound":
             axes.fill_between(kl, low, high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
     for method in tuned_methods(rows):
         kls = sorted(select(rows, method=method, metric="kl", kl_kind="rao_blackwell", n=1), key=lambda row: row.step or 0)
         rewards = {row.step: row for row in select(rows, method=method, metric=metric, n=1)}
-        y = np.array(
-            [[rewards[row.step].value, rewards[row.step].ci_low, rewards[row.step].ci_high] for row in kls], dtype=float
-        )
-        x = np.array([[row.value, row.ci_low, row.ci_high] for row in kls], dtype=float)
+        # Training begins at the base policy, at no KL.
+        pairs = [(None, select(rows, method="base", metric=metric, n=1)[0])] + [(kl, rewards[kl.step]) for kl in kls]
+        y = np.array([[reward.value, reward.ci_low, reward.ci_high] for _, reward in pairs], dtype=float)
+        x = np.array([[0.0] * 3 if kl is None else [kl.value, kl.ci_low, kl.ci_high] for kl, _ in pairs], dtype=float)
         axes.errorbar(
             x[:, 0],
             y[:, 0],

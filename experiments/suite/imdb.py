@@ -105,7 +105,7 @@ def split_reviews(raw: Sequence[tuple[str, int]]) -> dict[str, list[Review]]:
 
     Exact duplicates (after cleaning, case folded) are kept once.
     """
-    reviews = {key: Review(clean(text), label, key) for text, label in raw for key in [text_key(text)]}
+    reviews = {key: Review(clean(text), label, key) for text, label in sorted(raw) for key in [text_key(text)]}
     splits: dict[str, list[Review]] = {name: [] for name in SPLITS}
     for key in sorted(reviews):
         splits[split_of(key)].append(reviews[key])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -166,7 +167,7 @@ def _from_pretrained(kind: Any, source: str, revision: str | None, key: str, alt
     dtype = {} if kind is AutoTokenizer else {"dtype": torch.float32}
     try:
         return kind.from_pretrained(source, revision=revision, **dtype)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{key}: cannot load {source} ({reason}); without a hub, use {alternative}") from None
 

@@ -11,12 +11,11 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from bon import Candidates, generate_candidates, score_candidates
@@ -76,7 +75,10 @@ class PoolMaker:
                 drawn = num_candidates
             pool = part if pool is None else pool.extended(part)
         assert pool is not None
-        return pool.first(num_candidates)
+        share = num_candidates / pool.num_candidates
+        part = pool.first(num_candidates)
+        spent = {key: pool.metadata[key] * share for key in ("seconds", "scoring_seconds")}
+        return replace(part, metadata={**part.metadata, **spent, "tokens": int(part.lengths.sum())})
 
     def _key(self, policy: Policy, block: range, seed: int) -> str:
         return digest(
@@ -115,7 +117,7 @@ class PoolMaker:
             pool = pool.with_ref_logprobs(kl.ref_logprobs)
             pool = pool.with_scores(**{MONTE_CARLO: kl.monte_carlo, RAO_BLACKWELL: kl.rao_blackwell})
         metadata = {**pool.metadata, "policy": policy.digest, "scoring_seconds": scoring_seconds}
-        return Candidates(**{**vars(pool), "metadata": metadata})
+        return replace(pool, metadata=metadata)
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
@@ -144,8 +146,3 @@ def seconds_per_candidate(pool: Candidates) -> tuple[float, float]:
     count = pool.num_prompts * pool.num_candidates
     rewards = sum(name in pool.scores for name in ("proxy", "gold"))
     return pool.metadata["seconds"] / count, pool.metadata["scoring_seconds"] / count / rewards
-
-
-def threads() -> int:
-    """CPU threads that computed a run's numbers (part of its manifest)."""
-    return torch.get_num_threads()

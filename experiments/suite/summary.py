@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def _kl_cell(rows: Sequence[Row], method: str) -> str:
         return "0"
     for kind in _MEASURED_KL:
         for row in select(rows, metric="kl", kl_kind=kind):
-            if kind == "bound" and row.ci_low == row.ci_high:
+            if row.ci_low is None or row.ci_high is None or math.isclose(row.ci_low, row.ci_high):
                 return f"{row.value:.2f}\n(bound)"
             return (
                 f"{row.value:.2f} ({'measured' if kind == 'rao_blackwell' else kind})\n[{row.ci_low:.2f}, {row.ci_high:.2f}]"

@@ -1,5 +1,7 @@
 """Tiny models built from configs, tokenizers built in place, and pools written by hand. Nothing is downloaded."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -62,13 +64,17 @@ def _build_model(kind, seed=0, spread=0.2, vocabulary=VOCABULARY, **options):
                 "word_embed_proj_dim": 32,
             },
         ),
-        "bloom": (transformers.BloomConfig, transformers.BloomForCausalLM, {**special, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+        "bloom": (
+            transformers.BloomConfig,
+            transformers.BloomForCausalLM,
+            {**special, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+        ),
         "mamba": (
             transformers.MambaConfig,
             transformers.MambaForCausalLM,
             {**special, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
         ),
-    }  # fmt: skip
+    }
     config_class, model_class, arguments = sizes[kind]
     # Initialisation draws from the global generator: leave it to the tests that watch it.
     with torch.random.fork_rng():
@@ -144,7 +150,7 @@ def make_pool():
                 texts[row, column] = f" response {row}.{column}"
         token_ids = (100 * p + 10 * c)[..., None] + np.arange(width) + 1
         token_ids[np.arange(width) >= lengths[..., None]] = PAD
-        return Candidates(
+        defaults = Candidates(
             **{
                 "prompts": [f"prompt {row}" for row in range(prompts)],
                 "prompt_token_ids": [list(range(5, 6 + row + 1)) for row in range(prompts)],
@@ -154,21 +160,21 @@ def make_pool():
                 "logprobs": -(p + c / 10 + 1.0),
                 "raw_logprobs": -(p + c / 10 + 2.0),
                 "scores": {} if scores is None else {"proxy": scores},
-                **columns,
             }
         )
+        return dataclasses.replace(defaults, **columns)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def response_logits_unbatched():
-    """The oracle for everything batched: one response alone through the model; logits [T, V] that its tokens were drawn from."""
+    """The oracle for everything batched: one response alone through the model; logits [T, V] its tokens came from."""
 
     def logits(model, prompt, response):
         ids = torch.tensor([list(prompt) + [int(token) for token in response]])
         with torch.no_grad():
-            everything = model(input_ids=ids).logits[0].float()
+            everything = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float()
         return everything[len(prompt) - 1 : -1]
 
     return logits

@@ -124,11 +124,11 @@ def test_win_rate_is_one_half_when_all_are_equal():
     np.testing.assert_allclose(win_rates(np.ones((2, 5)), range(1, 6)), 0.5, atol=1e-12)
 
 
-def test_win_rate_is_zero_where_the_proxy_selects_the_worst_and_values_are_compared():
+def test_win_rate_compares_values_where_the_proxy_selects_the_worst():
     scores = np.arange(6.0)[None]
-    assert win_rate(scores, n=5, values=-scores).tolist() == pytest.approx([1 / 36 * 0 + 1 / 6 * 1])
-    # 5 of 6: the best by score (worst in value) is in the subset with probability 5/6 and loses to the one outside;
+    # With probability 5/6 the best by score, which is the worst in value, is in the subset and loses to the one outside;
     # otherwise it is the one outside, and the second worst in value wins against it.
+    assert win_rate(scores, n=5, values=-scores).tolist() == pytest.approx([1 / 6])
 
 
 # Three outcomes, two of them tied in score: every pool of 4 draws, weighted with its probability, must give the truth.
@@ -268,7 +268,7 @@ def test_bad_shapes_counts_and_quantiles_are_refused():
             best_of_n_quantile(scores, quantile)
     with pytest.raises(ValueError, match="num_candidates must be at least 1, got 0"):
         best_of_n_weights(0)
-    with pytest.raises(ValueError, match="opponent must be finite.*P = 2"):
+    with pytest.raises(ValueError, match=r"opponent must be finite.*P = 2"):
         win_rate(scores, 1, opponent=np.zeros(3))
     with pytest.raises(ValueError, match="opponent must be finite"):
         win_rate(scores, 1, opponent=[0.0, np.nan])

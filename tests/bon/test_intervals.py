@@ -36,13 +36,12 @@ def test_numpys_global_generator_is_not_read_or_moved():
 def test_interval_agrees_with_scipys_percentile_bootstrap():
     values = rng(2).exponential(size=80)
     ours = bootstrap_mean(values, rng(3), resamples=20_000)
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=rng(4)
-    ).confidence_interval
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=rng(4)).confidence_interval
     assert ours.value == pytest.approx(values.mean())
+    # A tail quantile of 20,000 resamples has a standard deviation of 0.02 standard errors.
     spread = values.std() / np.sqrt(80)
-    assert ours.low == pytest.approx(theirs.low, abs=0.05 * spread)
-    assert ours.high == pytest.approx(theirs.high, abs=0.05 * spread)
+    assert ours.low == pytest.approx(theirs.low, abs=0.1 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.1 * spread)
 
 
 def test_interval_covers_the_truth_in_95_of_100_studies():
@@ -141,7 +140,7 @@ def test_with_one_seed_only_prompts_are_resampled():
     seeds = bootstrap_seeds_mean(values[None], rng(2), resamples=20_000)
     prompts = bootstrap_mean(values, rng(3), resamples=20_000)
     assert seeds.value == pytest.approx(prompts.value)
-    np.testing.assert_allclose([seeds.low, seeds.high], [prompts.low, prompts.high], atol=0.05 * values.std() / np.sqrt(50))
+    np.testing.assert_allclose([seeds.low, seeds.high], [prompts.low, prompts.high], atol=0.1 * values.std() / np.sqrt(50))
 
 
 def test_spread_between_training_seeds_widens_the_interval():
@@ -164,7 +163,9 @@ def test_jackknife_of_a_mean_is_its_classical_normal_interval():
     without = (values.sum() - values) / 24
     result = jackknife(values.mean(), without)
     error = values.std(ddof=1) / 5
-    np.testing.assert_allclose(result, [values.mean(), values.mean() - 1.959964 * error, values.mean() + 1.959964 * error], atol=1e-6)
+    np.testing.assert_allclose(
+        result, [values.mean(), values.mean() - 1.959964 * error, values.mean() + 1.959964 * error], atol=1e-6
+    )
 
 
 def test_a_difference_of_the_detectable_size_is_detected_with_the_stated_power():

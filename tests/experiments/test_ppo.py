@@ -1,0 +1,325 @@
+"""A canary for the pinned trainer, and what the adapter promises: repeatable, resumable, clipped, and alone with its RNG."""
+
+import copy
+import dataclasses
+import gc
+import itertools
+import json
+import logging
+import math
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.optim import optimizer as torch_optimizer
+
+from suite import imdb
+from suite.baselines import TrainingTask, ppo, train
+from suite.policies import load_checkpoint
+from suite.schema import BaselineConfig, SamplingConfig
+
+TIMES = {"seconds", "eps"}
+
+
+@pytest.fixture(scope="session")
+def training_prompts(policy, splits):
+    encode = lambda text: policy.tokenizer(text)["input_ids"]  # noqa: E731
+    return imdb.make_prompts(splits["ppo"][:40], encode)[:24]
+
+
+@pytest.fixture(scope="module")
+def make_task(policy, judges, training_prompts):
+    """make_task(folder, seed=0, proxy=..., prompts=..., **settings of the baseline) -> a small task."""
+
+    def made(folder, seed=0, proxy=judges["proxy"], prompts=training_prompts, temperature=1.0, **settings):
+        config = {"updates": 2, "batch_size": 8, "checkpoint_every": 1, "num_ppo_epochs": 2, **settings}
+        return TrainingTask(
+            config=BaselineConfig(name="ppo", **config),
+            sampling=SamplingConfig(max_new_tokens=6, temperature=temperature),
+            policy=policy,
+            proxy=proxy,
+            prompts=prompts,
+            seed=seed,
+            folder=folder,
+        )
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def two_updates(make_task, tmp_path_factory):
+    """The canary: two updates, with everything else that tests only look at."""
+    return train(make_task(tmp_path_factory.mktemp("canary")))
+
+
+def numbers(log):
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in log]
+
+
+def weights(training, update=None):
+    folder = training.checkpoints[update or max(training.checkpoints)]
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_pinned_trainer_is_there():
+    import trl
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    assert trl.__version__ == "1.12.0"
+    assert {"kl_coef", "num_ppo_epochs", "cliprange", "vf_coef", "response_length"} <= set(PPOConfig.__dataclass_fields__)
+    assert callable(PPOTrainer)
+
+
+def test_two_updates(two_updates):
+    first, second = two_updates.log
+    assert [first["update"], second["update"]] == [1, 2]
+    assert abs(first["objective/kl"]) < 1e-4
+    for row in two_updates.log:
+        assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float))
+        assert row["objective/scores"] == pytest.approx(
+            row["objective/rlhf_reward"] + 0.1 * row["objective/kl"], abs=1e-4
+        )  # kl_coef 0.1
+        quantiles = [row[f"reward/quantile_{q}"] for q in (10, 25, 50, 75, 90)]
+        assert quantiles == sorted(quantiles)
+        histogram = row["reward/histogram"]
+        assert sum(histogram["counts"]) == 8
+        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
+        assert 8 <= row["tokens"] <= 8 * 6
+        assert row["policy/grad_norm"] > 0
+    assert abs(second["objective/kl"]) > 1e-4
+    assert [row["episode"] for row in two_updates.log] == [8, 16]
+    assert two_updates.tokens == sum(row["tokens"] for row in two_updates.log)
+    assert two_updates.seconds == sum(row["seconds"] for row in two_updates.log) > 0
+    assert not two_updates.reused
+
+
+def test_checkpoints_are_safetensors(two_updates, policy):
+    assert list(two_updates.checkpoints) == [1, 2]
+    for update, folder in two_updates.checkpoints.items():
+        names = {path.name for path in folder.iterdir()}
+        assert {"model.safetensors", "config.json", "tokenizer.json", "updates.jsonl"} <= names
+        assert not {name for name in names if name.endswith(".bin")}
+        assert len((folder / "updates.jsonl").read_text().splitlines()) == update
+        # What is needed to go on is kept for the newest alone.
+        assert ({"critic.safetensors", "optimizer.pt"} <= names) == (update == 2)
+    tuned = load_checkpoint(policy, two_updates.checkpoints[2])
+    assert not same_weights(tuned.model.state_dict(), policy.model.state_dict())
+    assert not same_weights(weights(two_updates, 1), weights(two_updates, 2))
+    newest = two_updates.checkpoints[2]
+    assert set(load_file(newest / "critic.safetensors")) == {"score.weight"}  # the trunk is the policy's
+
+
+def test_the_second_time_nothing_is_trained(two_updates, make_task, monkeypatch):
+    monkeypatch.setattr(ppo, "_train", lambda *_: pytest.fail("trained again"))
+    again = train(make_task(two_updates.checkpoints[2].parent))
+    assert again.reused
+    assert again.log == two_updates.log
+    assert again.checkpoints == two_updates.checkpoints
+    assert (again.tokens, again.seconds) == (two_updates.tokens, two_updates.seconds)
+
+
+def test_one_seed_gives_one_result(two_updates, make_task, tmp_path):
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    random.seed(99)
+    again = train(make_task(tmp_path))
+    assert numbers(again.log) == numbers(two_updates.log)
+    assert same_weights(weights(again), weights(two_updates))
+
+
+def test_another_seed_gives_another(two_updates, make_task, tmp_path):
+    other = train(make_task(tmp_path, seed=1))
+    assert other.log[0]["objective/scores"] != two_updates.log[0]["objective/scores"]
+    assert abs(other.log[0]["objective/kl"]) < 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.7])
+def test_kl_starts_at_zero_at_any_temperature(make_task, tmp_path, temperature):
+    log = train(make_task(tmp_path, temperature=temperature, updates=1)).log
+    assert abs(log[0]["objective/kl"]) < 1e-4
+
+
+@pytest.mark.parametrize("shared_critic", [True, False])
+def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monkeypatch, shared_critic):
+    settings = {"updates": 4, "checkpoint_every": 2, "num_mini_batches": 2, "shared_critic": shared_critic}
+    whole = train(make_task(tmp_path / "whole", **settings))
+
+    with monkeypatch.context() as patch:
+        real = ppo._RollOuts.__call__
+
+        def interrupted(self, *arguments, **options):
+            if self.update == 4:
+                raise KeyboardInterrupt
+            return real(self, *arguments, **options)
+
+        patch.setattr(ppo._RollOuts, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(make_task(tmp_path / "cut", **settings))
+    kept = [path.name for path in (tmp_path / "cut").iterdir()]
+    assert kept == ["checkpoint-000002"]
+    (tmp_path / "cut" / ".writing-half").mkdir()  # what a power cut leaves
+
+    resumed = train(make_task(tmp_path / "cut", **settings))
+    assert numbers(resumed.log) == numbers(whole.log)
+    assert list(resumed.checkpoints) == list(whole.checkpoints) == [2, 4]
+    for update in (2, 4):
+        assert same_weights(weights(resumed, update), weights(whole, update))
+    critics = [load_file(t.checkpoints[4] / "critic.safetensors") for t in (resumed, whole)]
+    assert same_weights(*critics)
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["checkpoint-000002", "checkpoint-000004"]
+
+
+def test_both_critics_start_from_the_same_roll_outs(two_updates, make_task, tmp_path):
+    own = train(make_task(tmp_path, shared_critic=False))
+    for name in ("objective/scores", "objective/kl", "objective/entropy", "reward/quantile_50", "tokens"):
+        assert own.log[0][name] == pytest.approx(two_updates.log[0][name], abs=1e-5), name
+    critic = load_file(own.checkpoints[2] / "critic.safetensors")
+    assert "score.weight" in critic
+    assert len(critic) > 10
+    assert not same_weights(weights(own), weights(two_updates))
+
+
+def test_nobody_elses_state_moves(make_task, tmp_path, policy):
+    random.seed(1)
+    np.random.seed(2)  # noqa: NPY002
+    torch.manual_seed(3)
+
+    def state():
+        numpy_state = np.random.get_state()  # noqa: NPY002
+        return random.getstate(), tuple(map(str, numpy_state[1])), numpy_state[2:], torch.get_rng_state().tolist()
+
+    def surroundings():
+        return gc.get_freeze_count(), logging.getLogger("accelerate").level, gc.isenabled()
+
+    before, around, model = state(), surroundings(), copy.deepcopy(policy.model.state_dict())
+    forward = policy.model.forward
+    train(make_task(tmp_path, updates=1))
+    assert state() == before
+    assert surroundings() == around
+    assert same_weights(policy.model.state_dict(), model)
+    assert policy.model.forward == forward
+    assert not policy.model.training
+    assert all(parameter.grad is None for parameter in policy.model.parameters())
+
+
+@pytest.fixture
+def stepped():
+    """[(norm of the gradients that an optimizer step used)], from every step in this process."""
+    norms = []
+
+    def note(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(math.sqrt(sum(float(g.double().square().sum()) for g in gradients)))
+
+    handle = torch_optimizer.register_optimizer_step_post_hook(note)
+    yield norms
+    handle.remove()
+
+
+@pytest.mark.parametrize("shared_critic", [True, False])
+def test_gradients_are_clipped(make_task, tmp_path, stepped, shared_critic):
+    log = train(make_task(tmp_path, max_grad_norm=0.01, shared_critic=shared_critic)).log
+    assert len(stepped) == 2 * 2  # updates x epochs
+    assert max(stepped) <= 0.01 * (1 + 1e-4)
+    # The log keeps the norms as they were before.
+    assert min(row["policy/grad_norm"] for row in log) > 0.02
+
+
+def test_gradients_within_the_limit_are_left_alone(make_task, tmp_path, stepped):
+    log = train(make_task(tmp_path, max_grad_norm=1e6)).log
+    for index, row in enumerate(log):
+        assert row["policy/grad_norm"] == pytest.approx(np.mean(stepped[2 * index : 2 * index + 2]), rel=1e-4)
+
+
+def test_a_vanishing_limit_stops_learning(make_task, tmp_path, policy):
+    # Adam divides a gradient of 1e-14 by its epsilon of 1e-8: only where clipping works do the weights stay.
+    still = weights(train(make_task(tmp_path / "still", max_grad_norm=1e-12)))
+    free = weights(train(make_task(tmp_path / "free", max_grad_norm=1.0)))
+    start = policy.model.state_dict()
+    moved = [max(float((w[name] - start[name]).abs().max()) for name in w) for w in (still, free)]
+    assert moved[0] < 1e-6
+    assert moved[1] > 1e-4
+
+
+def test_the_learning_rate_falls_to_zero(make_task, tmp_path):
+    log = train(make_task(tmp_path, updates=4, checkpoint_every=4)).log
+    rates = [row["lr"] for row in log]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < rates[0] <= 3e-4
+
+
+def words(reward):
+    return SimpleNamespace(reward=reward)
+
+
+def test_batches_are_whole_permutations_of_the_training_prompts(make_task, training_prompts, policy, tmp_path):
+    seen = []
+
+    def reward(texts):
+        seen.append(texts)
+        return [0.0] * len(texts)
+
+    train(make_task(tmp_path, updates=6, checkpoint_every=6, proxy=words(reward)))
+    expected = sorted(policy.tokenizer.decode(ids) for ids in training_prompts)
+    assert [len(texts) for texts in seen] == [8] * 6
+    orders = []
+    for epoch in (seen[:3], seen[3:]):
+        prompts = []
+        for text in itertools.chain(*epoch):
+            starts = [prompt for prompt in expected if text.startswith(prompt)]
+            prompts.append(max(starts, key=len))
+        orders.append(prompts)
+        assert sorted(prompts) == expected
+    assert orders[0] != orders[1]
+
+
+def test_the_reward_reads_prompt_and_response_without_padding(make_task, policy, tmp_path):
+    seen = []
+
+    def reward(texts):
+        seen.extend(texts)
+        return [float(len(text)) for text in texts]
+
+    log = train(make_task(tmp_path, updates=1, proxy=words(reward))).log
+    assert not any("<|pad|>" in text or "<|endoftext|>" in text for text in seen)
+    assert log[0]["objective/scores"] == pytest.approx(np.mean([len(text) for text in seen]))
+
+
+def test_a_reward_that_breaks_is_not_swallowed(make_task, tmp_path):
+    with pytest.raises(ValueError, match="not finite"):
+        train(make_task(tmp_path, updates=1, proxy=words(lambda texts: [math.nan] * len(texts))))
+
+
+def test_it_learns(make_task, policy, tmp_path):
+    wanted = set(range(0, len(policy.tokenizer), 2))
+
+    def reward(texts):
+        ids = policy.tokenizer(texts)["input_ids"]
+        return [4.0 * sum(i in wanted for i in row) / max(len(row), 1) for row in ids]
+
+    task = make_task(
+        tmp_path, updates=20, checkpoint_every=20, batch_size=24, num_ppo_epochs=4, learning_rate=5e-3, kl_coef=0.01,
+        proxy=words(reward),
+    )  # fmt: skip
+    log = train(task).log
+    scores = [row["objective/scores"] for row in log]
+    assert np.mean(scores[-4:]) > np.mean(scores[:4]) + 0.3
+    assert log[-1]["objective/kl"] > 0.1
+
+
+def test_the_log_is_a_line_an_update(two_updates):
+    lines = (two_updates.checkpoints[2] / "updates.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == two_updates.log
+
+
+def test_a_task_of_another_kind(make_task, tmp_path):
+    task = make_task(tmp_path)
+    with pytest.raises(KeyError):
+        train(dataclasses.replace(task, config=dataclasses.replace(task.config, name="rloo")))

@@ -1,0 +1,194 @@
+"""Bad input: one line that names the key, its value and what is allowed, before a model is loaded."""
+
+import dataclasses
+import hashlib
+import re
+import shutil
+
+import pytest
+
+from suite import comparison, imdb
+from suite.command import UserError
+from suite.comparison import prepare
+from suite.policies import write_checksums
+from suite.schema import RunConfig, checked_config
+
+BAD = [
+    # overrides, the key and value in the message, what the message allows
+    (["n=0"], "n=0", "at least 1"),
+    (["n=-3"], "n=-3", "at least 1"),
+    (["n=65"], "n=65", "num_candidates=64"),
+    (["n=9", "num_candidates=8"], "n=9", "num_candidates=8"),
+    (["num_candidates=1", "n=1"], "num_candidates=1", "at least 2"),
+    (["num_prompts=1"], "num_prompts=1", "at least 2"),
+    (["num_prompts=0"], "num_prompts=0", "at least 2"),
+    (["seed=-1"], "seed=-1", "at least 0"),
+    (["resamples=99"], "resamples=99", "at least 100"),
+    (["sampling.temperature=0"], "sampling.temperature=0", "greater than 0"),
+    (["sampling.temperature=-1"], "sampling.temperature=-1", "greater than 0"),
+    (["sampling.temperature=nan"], "sampling.temperature=nan", "greater than 0"),
+    (["sampling.top_k=-1"], "sampling.top_k=-1", "at least 0"),
+    (["sampling.top_p=0", "baseline=none"], "sampling.top_p=0", "(0, 1]"),
+    (["sampling.top_p=1.5", "baseline=none"], "sampling.top_p=1.5", "(0, 1]"),
+    (["sampling.max_new_tokens=0"], "sampling.max_new_tokens=0", "at least 1"),
+    (["task.source=cloud"], "task.source=cloud", "wheel or hub"),
+    (["task.min_prompt_tokens=0"], "task.min_prompt_tokens=0", "from 1"),
+    (["task.min_prompt_tokens=9"], "task.min_prompt_tokens=9", "task.max_prompt_tokens=8"),
+    (["tracking.mode=maybe"], "tracking.mode=maybe", "auto, online or offline"),
+    (["baseline.updates=0"], "baseline.updates=0", "at least 1"),
+    (["baseline.batch_size=1"], "baseline.batch_size=1", "at least 2"),
+    (["baseline.num_mini_batches=0"], "baseline.num_mini_batches=0", "divisor of baseline.batch_size=64"),
+    (["baseline.num_mini_batches=3"], "baseline.num_mini_batches=3", "divisor of baseline.batch_size=64"),
+    (["baseline.num_ppo_epochs=0"], "baseline.num_ppo_epochs=0", "at least 1"),
+    (["baseline.learning_rate=0"], "baseline.learning_rate=0", "greater than 0"),
+    (["baseline.kl_coef=-0.1"], "baseline.kl_coef=-0.1", "at least 0"),
+    (["baseline.checkpoint_every=0"], "baseline.checkpoint_every=0", "at least 1"),
+    (["baseline.num_candidates=0"], "baseline.num_candidates=0", "at least 1"),
+    (["baseline.checkpoint_candidates=0"], "baseline.checkpoint_candidates=0", "at least 1"),
+    (["baseline.name=rloo"], "baseline.name=rloo", "ppo"),
+    (["sampling.top_k=50"], "sampling.top_k", "baseline=none"),
+    (["sampling.top_p=0.9"], "sampling.top_p", "baseline=none"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "named", "allowed"), BAD, ids=[",".join(bad[0]) for bad in BAD])
+def test_bad_values(configure, overrides, named, allowed):
+    with pytest.raises(UserError) as caught:
+        configure(*overrides).check()
+    message = str(caught.value)
+    assert named in message
+    assert allowed in message
+    assert "\n" not in message
+
+
+GOOD = [
+    [],
+    ["n=1"],
+    ["n=64"],
+    ["seed=1"],
+    ["num_prompts=512"],
+    ["num_candidates=256", "n=256"],
+    ["baseline=none"],
+    ["baseline=none", "sampling.top_k=50"],
+    ["baseline=none", "sampling.top_p=0.9"],
+    ["sampling.temperature=0.7"],
+    ["baseline.num_mini_batches=4"],
+    ["baseline.kl_coef=0"],
+    ["experiment=smoke"],
+]
+
+
+@pytest.mark.parametrize("overrides", GOOD, ids=[",".join(good) or "defaults" for good in GOOD])
+def test_good_values(configure, overrides):
+    configure(*overrides).check()
+
+
+@pytest.mark.parametrize("key", ["results", "cache"])
+@pytest.mark.parametrize("below", ["", "/deeper/still"])
+def test_folder_that_cannot_be_written(configure, tmp_path, key, below):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=f"^{key}={tmp_path}/file{below} cannot be written") as caught:
+        configure(f"{key}={tmp_path}/file{below}").check()
+    assert str(tmp_path / "file") in str(caught.value).split("written:")[1]
+
+
+@pytest.mark.parametrize("key", ["results", "cache"])
+def test_checking_makes_no_folder(configure, tmp_path, key):
+    configure(f"{key}={tmp_path}/new/folder").check()
+    assert not (tmp_path / "new").exists()
+
+
+def test_checked_config_is_made_of_dataclasses(compose_config):
+    config = checked_config(compose_config("n=4"))
+    assert type(config) is RunConfig
+    assert config.n == 4
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        assert dataclasses.is_dataclass(value) or value is None or isinstance(value, int | float | str)
+    with pytest.raises(UserError, match="n=0"):
+        checked_config(compose_config("n=0"))
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Loading a model is an error of the test."""
+
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(comparison, "load_policy", loaded)
+    monkeypatch.setattr(comparison, "load_judge", loaded)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["num_prompts=100000"], r"^num_prompts=100000.*evaluation split has (\d+)"),
+        (["baseline.batch_size=100000"], r"^baseline\.batch_size=100000.*split has (\d+)"),
+    ],
+)
+def test_more_than_the_data_hold(configure, fewer_reviews, no_model, fewer_splits, overrides, named):
+    with pytest.raises(UserError, match=named) as caught:
+        prepare(configure(*overrides))
+    found = int(re.match(named, str(caught.value))[1])
+    split = "evaluation" if "num_prompts" in overrides[0] else "ppo"
+    assert found == sum(len(review.text) > 200 for review in fewer_splits[split])
+
+
+def test_all_prompts_of_the_split_can_be_had(configure, fewer_reviews, fewer_splits):
+    available = {name: sum(len(review.text) > 200 for review in fewer_splits[name]) for name in imdb.PROMPT_SPLITS}
+    config = configure(f"num_prompts={available['evaluation']}", f"baseline.batch_size={available['ppo']}")
+    made = prepare(config)
+    assert len(made.evaluation_prompts) == available["evaluation"]
+    assert len(made.training_prompts) == available["ppo"]
+
+
+def test_a_batch_of_no_baseline_is_not_compared(configure, fewer_reviews):
+    assert prepare(configure("baseline=none", "baseline.batch_size=100000", "num_prompts=4")).config.num_prompts == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "key"), [("policy", "policy"), ("reward.proxy", "reward.proxy"), ("reward.gold", "reward.gold")]
+)
+def test_missing_weights(configure, no_model, tmp_path, override, key):
+    with pytest.raises(UserError, match=rf"^{key}.*{tmp_path}/nowhere/model.safetensors is missing.*pretrain\.py"):
+        prepare(configure(f"{override}.path={tmp_path}/nowhere"))
+
+
+@pytest.mark.parametrize("key", ["policy", "reward.proxy", "reward.gold"])
+def test_damaged_weights(configure, no_model, models, tmp_path, key):
+    name = key.removeprefix("reward.")
+    shutil.copytree(models / name, tmp_path / "tiny" / name)
+    write_checksums(tmp_path / "tiny")
+    weights = tmp_path / "tiny" / name / "model.safetensors"
+    whole = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(
+        UserError, match=rf"^{key}.*{weights} is damaged \(SHA-256 [0-9a-f]{{12}}, expected SHA-256 {whole[:12]}"
+    ):
+        prepare(configure(f"{key}.path={tmp_path}/tiny/{name}"))
+
+
+def test_hub_task_without_a_hub(configure, no_model, monkeypatch):
+    import datasets
+
+    def load_dataset(*_, **__):
+        raise ConnectionError("no hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"^task=imdb_hub: .*stanfordnlp/imdb.*offline, use task=imdb"):
+        prepare(configure("task=imdb_hub"))
+
+
+def test_missing_reviews(configure, no_model, monkeypatch):
+    def read_wheel():
+        raise FileNotFoundError("not installed")
+
+    monkeypatch.setattr(imdb, "read_wheel", read_wheel)
+    with pytest.raises(UserError, match=r"^task=imdb: not installed"):
+        prepare(configure())
+
+
+def test_device_that_is_not_there(configure, no_model, fewer_reviews):
+    with pytest.raises(UserError, match=r"device=abacus.*auto, cpu or cuda"):
+        prepare(configure("device=abacus"))
