@@ -75,7 +75,7 @@ class PretrainConfig:
     )
     gold: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(
-            steps=400, batch_size=48, context=80, learning_rate=1.5e-3, matrix_learning_rate=0.012, seed=2
+            steps=700, batch_size=24, context=160, learning_rate=5e-4, matrix_learning_rate=0.003, seed=2
         )
     )
     shape: Architecture = field(default_factory=Architecture)

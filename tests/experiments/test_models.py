@@ -1,0 +1,59 @@
+"""The weights that the repository ships: whole, as good as their card says, and the better judge is the better judge."""
+
+import re
+
+import pytest
+import torch
+
+from suite import imdb, pretraining
+from suite.command import REPOSITORY
+from suite.policies import CHECKSUMS, load_judge, load_policy
+from suite.schema import JudgeConfig, PolicyConfig
+
+FOLDER = REPOSITORY / "experiments/models/tiny"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    held_out = imdb.split_reviews(imdb.read_wheel())["held_out"]
+    return pretraining.measure(FOLDER, held_out[:200]), held_out
+
+
+def test_checksums_name_all_three_models():
+    lines = (FOLDER / CHECKSUMS).read_text().splitlines()
+    assert [line.split()[1] for line in lines] == [f"{part}/model.safetensors" for part in ("gold", "policy", "proxy")]
+
+
+def test_weights_load_with_their_checksums_and_stay_below_40_megabytes():
+    device = torch.device("cpu")
+    policy = load_policy(PolicyConfig("tiny", "experiments/models/tiny/policy"), device)
+    judge = load_judge(JudgeConfig("experiments/models/tiny/gold", "POSITIVE"), "reward.gold", device)
+    assert 3.5e6 < policy.parameters < 4.5e6
+    assert judge.digest != policy.digest
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 40e6
+
+
+def test_policy_is_a_language_model_of_reviews(measured):
+    assert measured[0]["policy perplexity"] <= 65
+
+
+def test_card_says_what_is_measured(measured):
+    # 4,000 crops of 200 reviews against 4,000 of all: the reviews' own spread is about 3%.
+    card = (FOLDER / "README.md").read_text()
+    for name, value in measured[0].items():
+        written = float(re.search(rf"\| {re.escape(name)} \| ([\d.]+) \|", card)[1])
+        assert value == pytest.approx(written, rel=0.08), name
+
+
+def test_gold_judges_better_than_proxy(measured):
+    for length in pretraining.CROPS:
+        assert measured[0][f"gold accuracy, {length} tokens"] > measured[0][f"proxy accuracy, {length} tokens"]
+
+
+@pytest.mark.parametrize("reward", ["proxy", "gold"])
+def test_a_reward_knows_praise_from_scorn(reward):
+    judge = load_judge(JudgeConfig(str(FOLDER / reward), "POSITIVE"), reward, torch.device("cpu"))
+    praise, scorn = judge.reward(
+        ["A wonderful, moving film with excellent performances.", "A terrible waste of time, boring and awful acting."]
+    )
+    assert praise > 0 > scorn
