@@ -298,7 +298,7 @@ PARTS = {"policy": make_policy, "proxy": partial(make_judge, "proxy"), "gold": p
 CROPS = (24, 128)
 
 
-def measure(folder: Path, held_out: Sequence[Review]) -> dict[str, float]:
+def measure(folder: Path, held_out: Sequence[Review], crops: int = 4000) -> dict[str, float]:
     """Held-out perplexity of the policy and accuracies of the classifiers, from the files as they are shipped."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "policy")
     corpus = Corpus.of(held_out, tokenizer)
@@ -306,7 +306,7 @@ def measure(folder: Path, held_out: Sequence[Review]) -> dict[str, float]:
     found = {"policy perplexity": perplexity(policy, corpus, policy.config.n_positions)}
     for name in ("proxy", "gold"):
         judge = GPT2ForSequenceClassification.from_pretrained(folder / name, dtype=torch.float32).eval()
-        found.update({f"{name} accuracy, {length} tokens": accuracy(judge, corpus, length) for length in CROPS})
+        found.update({f"{name} accuracy, {length} tokens": accuracy(judge, corpus, length, crops) for length in CROPS})
     return found
 
 
