@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
 import suite
-from suite.command import REPOSITORY, UserError, command, located
+from suite.command import REPOSITORY, UserError, command, job, located
+from suite.schema import BaselineConfig
 
 
 def test_paths_start_at_the_repository(monkeypatch, tmp_path):
@@ -39,7 +41,6 @@ def chained():
 @pytest.mark.parametrize(
     ("main", "parts"),
     [
-        (raising(UserError("n=0 is not allowed")), ["error: n=0 is not allowed"]),
         (raising(ConfigCompositionException("no\nsuch\n\tgroup")), ["error: no such group"]),
         (chained, ["error: Key 'nn' not in 'RunConfig'"]),
     ],
@@ -54,6 +55,17 @@ def test_what_the_user_can_mend(monkeypatch, capsys, main, parts):
     assert printed.err.count("\n") == 1
     for part in parts:
         assert part in printed.err
+
+
+def test_a_job_ends_in_one_line_before_hydra_adds_its_own(capsys):
+    @job
+    def main(config):
+        raise UserError(f"n={config.n} is not allowed")
+
+    with pytest.raises(SystemExit) as caught:
+        main(OmegaConf.create({"n": 0}))
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", "error: n=0 is not allowed\n")
 
 
 def test_stopped_by_the_user(monkeypatch, capsys):
@@ -144,7 +156,7 @@ def test_nothing_but_that_line_is_on_stderr(finished, name):
 def test_the_configuration_is_shown(finished):
     code, out, _ = finished["shown"]
     assert code == 0
-    for line in ("'n': 8", "num_prompts: 256", "  max_new_tokens: 24", "  kl_coef: 0.1"):
+    for line in ("'n': 8", "num_prompts: 256", "  max_new_tokens: 24", f"  kl_coef: {BaselineConfig().kl_coef}"):
         assert line in out.splitlines()
 
 

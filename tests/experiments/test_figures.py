@@ -96,9 +96,9 @@ def test_points_of_reward_against_kl(axes, rows, pools):
     assert y[0] == pytest.approx(pools["base"].scores["gold"].mean())
     points = line(axes, "PPO over training, measured KL")[0]
     kl = pools["ppo"].scores["kl_rao_blackwell"]
-    assert points.get_xdata() == pytest.approx([kl[:, :2].mean(), kl.mean()])
+    assert points.get_xdata() == pytest.approx([0.0, kl[:, :2].mean(), kl.mean()])
     gold = pools["ppo"].scores["gold"]
-    assert points.get_ydata() == pytest.approx([gold[:, :2].mean(), gold.mean()])
+    assert points.get_ydata() == pytest.approx([pools["base"].scores["gold"].mean(), gold[:, :2].mean(), gold.mean()])
 
 
 @pytest.mark.parametrize("metric", ["proxy", "gold"])

@@ -84,8 +84,8 @@ def test_two_updates(two_updates):
     for row in two_updates.log:
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float))
         assert row["objective/scores"] == pytest.approx(
-            row["objective/rlhf_reward"] + 0.1 * row["objective/kl"], abs=1e-4
-        )  # kl_coef 0.1
+            row["objective/rlhf_reward"] + BaselineConfig().kl_coef * row["objective/kl"], abs=1e-4
+        )
         quantiles = [row[f"reward/quantile_{q}"] for q in (10, 25, 50, 75, 90)]
         assert quantiles == sorted(quantiles)
         histogram = row["reward/histogram"]

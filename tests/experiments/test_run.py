@@ -14,6 +14,7 @@ import yaml
 
 from bon import Candidates
 from suite.evaluation import read_rows, select
+from suite.schema import BaselineConfig
 
 PROMPTS, CANDIDATES, UPDATES = 16, 8, 2
 
@@ -196,7 +197,7 @@ def test_config(folder, models):
     assert config["n"] == 4
     assert config["policy"]["path"] == f"{models}/policy"
     assert config["baseline"]["updates"] == UPDATES
-    assert config["baseline"]["kl_coef"] == 0.1
+    assert config["baseline"]["kl_coef"] == BaselineConfig().kl_coef
     assert "${" not in (folder / "config.yaml").read_text()
 
 
