@@ -13,7 +13,8 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
-from bon.decoding import HONOURED, Responses, decode, evaluation_mode, reads_positions, resolve_generation_config
+from bon.decoding import Responses, decode, evaluation_mode
+from bon.options import HONOURED, reads_positions, resolve_generation_config
 from bon.randomness import candidate_uniforms
 
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.

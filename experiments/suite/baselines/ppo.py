@@ -38,8 +38,9 @@ from tqdm import tqdm
 from transformers import LogitsProcessor, PrinterCallback, TrainerCallback
 from transformers.modeling_outputs import CausalLMOutput
 
-from bon.decoding import decode, resolve_generation_config
+from bon.decoding import decode
 from bon.generation import decoded
+from bon.options import resolve_generation_config
 from bon.randomness import candidate_uniforms
 from bon.rewards import checked_scores
 from suite.baselines import Training, TrainingTask

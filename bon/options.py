@@ -1,0 +1,95 @@
+"""Sampling options: one resolved GenerationConfig, and a refusal of everything that drawing token by token cannot honour."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformers import GenerationConfig
+
+#: Options of GenerationConfig that this loop honours: lengths, special tokens, and all that make a logits processor.
+HONOURED = frozenset(
+    {
+        "max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p",
+        "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids",
+        "renormalize_logits", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
+        "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "watermarking_config",
+        "pad_token_id", "bos_token_id", "eos_token_id",
+    }
+)  # fmt: skip
+#: Options that change how `generate` runs or what it returns, never which tokens come out.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile",
+        "low_memory", "continuous_batching_config", "output_attentions", "output_hidden_states", "output_scores",
+        "output_logits", "return_dict_in_generate", "early_stopping", "length_penalty", "decoder_start_token_id",
+        "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit",
+        "assistant_lookbehind", "target_lookbehind", "is_assistant", "max_matching_ngram_size", "prefill_chunk_size",
+        "transformers_version",
+    }
+)  # fmt: skip
+_NEUTRAL = {
+    "num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0, "diversity_penalty": 0.0, "token_healing": False, "use_mtp": False,
+}  # fmt: skip
+
+
+def resolve_generation_config(
+    model: Any, tokenizer: Any, generation_config: GenerationConfig | None, overrides: dict[str, Any]
+) -> GenerationConfig:
+    """One GenerationConfig from, in rising priority: the model's own, the caller's, the keywords of the call.
+
+    What nobody sets means the whole distribution: temperature 1, no top-k, no top-p. `do_sample` unset means sampling.
+
+    Raises:
+        TypeError: a keyword that GenerationConfig does not have.
+        ValueError: an option that this sampler cannot honour, a temperature that is not positive, or no way to know when to
+            stop.
+    """
+    config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
+    if config.do_sample is None:
+        config.do_sample = overrides.get("do_sample", True)
+    unknown = config.update(**overrides)
+    if unknown:
+        raise TypeError(f"not an option of GenerationConfig: {', '.join(sorted(unknown))}")
+    model_config = getattr(model, "generation_config", None)
+    inherited = model_config.to_dict() if model_config is not None else {}
+    if config.max_length is not None or config.max_new_tokens is not None:
+        inherited = {name: value for name, value in inherited.items() if name not in ("max_length", "max_new_tokens")}
+    for name, value in inherited.items():
+        if value is not None and getattr(config, name, None) is None:
+            setattr(config, name, value)
+    for name, value in vars(config).items():
+        honoured = name in HONOURED or name in _WITHOUT_EFFECT or name.startswith("_")
+        if not honoured and value is not None and value != _NEUTRAL.get(name):
+            raise ValueError(
+                f"generation option {name}={value!r} cannot be honoured: candidates are drawn one token at a time from one "
+                f"model; leave it out (honoured are {', '.join(sorted(HONOURED))})"
+            )
+    if config.temperature is not None and not config.temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {config.temperature}; at 0 all candidates would be the same text")
+    config.top_k = int(config.top_k) if config.top_k else 0
+    if config.eos_token_id is None:
+        config.eos_token_id = tokenizer.eos_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    if config.pad_token_id is None:
+        eos = config.eos_token_id
+        config.pad_token_id = eos[0] if isinstance(eos, list) else eos if eos is not None else 0
+    if config.pad_token_id >= (getattr(model.config.get_text_config(), "vocab_size", None) or float("inf")):
+        config.pad_token_id = 0  # a padding token that was added without resizing the model: any masked id will do
+    return config
+
+
+def reads_positions(config: GenerationConfig) -> bool:
+    """Whether an option counts or matches tokens from the left edge of the batch, where padding would be taken for text."""
+    return bool(
+        (config.min_length or 0) > 0
+        or (config.no_repeat_ngram_size or 0) > 0
+        or config.bad_words_ids
+        or config.sequence_bias
+        or config.forced_eos_token_id is not None
+        or config.exponential_decay_length_penalty
+        or config.forced_bos_token_id is not None
+        or config.begin_suppress_tokens
+    )
