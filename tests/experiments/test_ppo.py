@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.optim import optimizer as torch_optimizer
 
 from suite import imdb
-from suite.baselines import TrainingTask, ppo, train
+from suite.baselines import TrainingTask, ppo, stand_ins, train
 from suite.policies import load_checkpoint
 from suite.schema import BaselineConfig, SamplingConfig
 
@@ -152,14 +152,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monke
     whole = train(make_task(tmp_path / "whole", **settings))
 
     with monkeypatch.context() as patch:
-        real = ppo._RollOuts.__call__
+        real = stand_ins.RollOuts.__call__
 
         def interrupted(self, *arguments, **options):
             if self.update == 4:
                 raise KeyboardInterrupt
             return real(self, *arguments, **options)
 
-        patch.setattr(ppo._RollOuts, "__call__", interrupted)
+        patch.setattr(stand_ins.RollOuts, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(make_task(tmp_path / "cut", **settings))
     kept = [path.name for path in (tmp_path / "cut").iterdir()]

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import gc
 import io
-import json
 import logging
 import os
 import random
@@ -27,172 +25,22 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
-from transformers import LogitsProcessor, PrinterCallback, TrainerCallback
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import PrinterCallback
 
-from bon.decoding import decode
-from bon.generation import decoded
-from bon.options import resolve_generation_config
-from bon.randomness import candidate_uniforms
-from bon.rewards import checked_scores
 from suite.baselines import Training, TrainingTask
+from suite.baselines.checkpoints import Checkpoints, checkpoint_folder, read_log, restore
+from suite.baselines.stand_ins import ORDER, Critic, RollOuts, TextReward
 from suite.policies import prepared
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-#: Streams of random numbers derived from the seed.
-_ROLL_OUTS, _MINIBATCHES, _ORDER = range(3)
-
-
-class _Record(LogitsProcessor):
-    """Keeps the logits that every token was drawn from: TRL computes the roll-outs' log-probabilities from them."""
-
-    def __init__(self) -> None:
-        self.logits: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.logits.append(scores)
-        return scores
-
-
-class _RollOuts:
-    """Stands in for the policy's `generate`, once an update, with random numbers of (seed, update)."""
-
-    def __init__(self, policy: Any, task: TrainingTask, first_update: int) -> None:
-        self.policy = policy
-        self.task = task
-        self.update = first_update
-        self.tokens = 0
-        self.config = resolve_generation_config(
-            policy,
-            task.policy.tokenizer,
-            None,
-            {"temperature": task.sampling.temperature, "max_new_tokens": task.sampling.max_new_tokens},
-        )
-
-    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
-        seed, steps = self.task.seed, self.task.sampling.max_new_tokens
-        np.random.seed(np.random.SeedSequence([seed, _MINIBATCHES, self.update]).generate_state(4))  # noqa: NPY002
-        torch.manual_seed(seed)
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        uniforms = np.concatenate(
-            [candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(len(prompts))]
-        )
-        record = _Record()
-        responses = decode(
-            self.policy,
-            self.config,
-            prompts,
-            1,
-            torch.from_numpy(uniforms).to(input_ids.device),
-            torch.full((len(prompts),), steps, device=input_ids.device),
-            extra_processor=record,
-        )
-        self.update += 1
-        self.tokens += int(responses.lengths.sum())
-        drawn = len(record.logits)
-        return SimpleNamespace(
-            sequences=torch.cat([input_ids, responses.token_ids[:, :drawn]], 1).clone(),
-            scores=tuple(logits.clone() for logits in record.logits),
-        )
-
-
-class _Reward(nn.Module):
-    """A reward on text, as the classifier that TRL's `get_reward` expects: every position of a row holds the row's reward."""
-
-    base_model_prefix = "reader"
-
-    def __init__(self, task: TrainingTask, width: int) -> None:
-        super().__init__()
-        self.task = task
-        self.width = width
-        self.score = nn.Identity()
-        self.last: np.ndarray = np.zeros(0)
-
-    def reader(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
-        inside = attention_mask.bool()
-        prompts = [ids[mask].tolist() for ids, mask in zip(input_ids[:, : self.width], inside[:, : self.width], strict=True)]
-        responses = input_ids[:, None, self.width :].cpu().numpy()
-        lengths = inside[:, self.width :].sum(1, keepdim=True).cpu().numpy()
-        texts, drawn = decoded(self.task.policy.tokenizer, prompts, responses, lengths)
-        whole = [prompt + response for prompt, response in zip(texts, drawn[:, 0], strict=True)]
-        self.last = checked_scores(self.task.proxy.reward, whole)
-        rewards = torch.from_numpy(self.last).float().to(input_ids.device)
-        return SimpleNamespace(hidden_states=[rewards[:, None, None].expand(-1, input_ids.shape[1], 1)])
-
-
-class _Critic(nn.Module):
-    """A value head, on a trunk of its own or on the policy's."""
-
-    base_model_prefix = "trunk"
-
-    def __init__(self, policy: Any, shared: bool) -> None:
-        super().__init__()
-        self.score = nn.Linear(policy.config.hidden_size, 1, bias=False)
-        nn.init.zeros_(self.score.weight)
-        self.trunk = _share_trunk(policy) if shared else copy.deepcopy(policy.base_model)
-
-
-def _share_trunk(policy: Any) -> Any:
-    """A function that runs the policy's trunk and lets the policy's next forward on the same tokens reuse what it found."""
-    kept: dict[str, Any] = {}
-    forward = policy.forward
-
-    def trunk(input_ids: torch.Tensor, **kwargs: Any) -> Any:
-        output = policy.base_model(input_ids=input_ids, **kwargs)
-        kept.update(input_ids=input_ids, hidden=output.last_hidden_state)
-        return output
-
-    @functools.wraps(forward)  # its signature is what others look at
-    def reuse(input_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        hidden = kept.pop("hidden", None)
-        if hidden is not None and kept.pop("input_ids") is input_ids and torch.is_grad_enabled():
-            return CausalLMOutput(logits=policy.get_output_embeddings()(hidden))
-        return forward(input_ids=input_ids, **kwargs)
-
-    policy.forward = reuse
-    return trunk
-
-
-class _Checkpoints(TrainerCallback):
-    """Keeps the policy, the critic, the optimizer and the log every few updates; a checkpoint appears whole or not at all."""
-
-    def __init__(self, task: TrainingTask, policy: Any, critic: _Critic, optimizer: Any, log: list[dict[str, Any]]) -> None:
-        self.task, self.policy, self.critic, self.optimizer, self.log = task, policy, critic, optimizer, log
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        update = len(self.log)
-        config = self.task.config
-        if update % config.checkpoint_every and update != config.updates:
-            return
-        self.task.folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=self.task.folder, prefix=".writing-"))
-        self.policy.save_pretrained(temporary)
-        self.task.policy.tokenizer.save_pretrained(temporary)
-        save_file(self.critic.state_dict(), temporary / "critic.safetensors")
-        torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
-        (temporary / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.log))
-        temporary.chmod(0o755)
-        target = checkpoint_folder(self.task.folder, update)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        for earlier in range(config.checkpoint_every, update, config.checkpoint_every):
-            for name in ("critic.safetensors", "optimizer.pt"):
-                (checkpoint_folder(self.task.folder, earlier) / name).unlink(missing_ok=True)
-
-
-def checkpoint_folder(folder: Path, update: int) -> Path:
-    """Where the policy after this update is kept."""
-    return folder / f"checkpoint-{update:06d}"
 
 
 def train(task: TrainingTask) -> Training:
@@ -206,7 +54,7 @@ def train(task: TrainingTask) -> Training:
     if not reused:
         with _own_randomness():
             _train(task, checkpoint_folder(task.folder, done[-1]) if done else None)
-    log = _read_log(checkpoint_folder(task.folder, config.updates))
+    log = read_log(checkpoint_folder(task.folder, config.updates))
     return Training(
         checkpoints={update: checkpoint_folder(task.folder, update) for update in steps},
         log=log,
@@ -221,7 +69,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     from trl.experimental.ppo import PPOTrainer
 
     config, tokenizer, device = task.config, task.policy.tokenizer, task.policy.model.device
-    log = _read_log(resume) if resume else []
+    log = read_log(resume) if resume else []
     first = len(log) + 1
     width = max(map(len, task.prompts))
     padded = torch.tensor([[tokenizer.pad_token_id] * (width - len(ids)) + list(ids) for ids in task.prompts])
@@ -229,12 +77,11 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     source = resume or Path(task.policy.folder)
     policy = prepared(type(task.policy.model).from_pretrained(source, dtype=torch.float32), tokenizer, device)
     reference = copy.deepcopy(task.policy.model)
-    critic: Any = _Critic(policy, config.shared_critic).to(device)
+    critic: Any = Critic(policy, config.shared_critic).to(device)
     trained = list(dict.fromkeys([*policy.parameters(), *critic.parameters()]))
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
     if resume:
-        critic.load_state_dict(load_file(resume / "critic.safetensors", device=str(device)))
-        optimizer.load_state_dict(torch.load(resume / "optimizer.pt", weights_only=True, map_location=device))
+        restore(resume, critic, optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", config.learning_rate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -242,9 +89,9 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     )
     norms: list[float] = []
     optimizer.register_step_pre_hook(lambda *_: norms.append(float(nn.utils.clip_grad_norm_(trained, config.max_grad_norm))))
-    roll_outs = _RollOuts(policy, task, first)
+    roll_outs = RollOuts(policy, task, first)
     policy.generate = roll_outs
-    reward: Any = _Reward(task, width)
+    reward: Any = TextReward(task, width)
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=None)
 
     class Trainer(PPOTrainer):
@@ -263,7 +110,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
             value_model=critic,
             train_dataset=Dataset.from_dict({"input_ids": padded[: config.batch_size].tolist()}),
             optimizers=(optimizer, scheduler),
-            callbacks=[_Checkpoints(task, policy, critic, optimizer, log)],
+            callbacks=[Checkpoints(task, policy, critic, optimizer, log)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.dataloader = [
@@ -325,7 +172,7 @@ def stock_update_seconds(task: TrainingTask) -> list[float]:
     rows = [[tokenizer.pad_token_id] * (width - len(ids)) + list(ids) for ids in task.prompts]
     policy = prepared(type(task.policy.model).from_pretrained(task.policy.folder, dtype=torch.float32), tokenizer, device)
     value = AutoModelForSequenceClassification.from_pretrained(task.policy.folder, num_labels=1, dtype=torch.float32)
-    reward: Any = _Reward(task, width)
+    reward: Any = TextReward(task, width)
     seconds: list[float] = []
     clock = _Clock()
 
@@ -363,12 +210,12 @@ class _Clock:
 def _batch(seed: int, update: int, prompts: int, batch_size: int) -> np.ndarray:
     """Indices of the prompts of an update (counted from 1): whole permutations one after another, from (seed, epoch)."""
     wanted = np.arange((update - 1) * batch_size, update * batch_size)
-    epochs = {int(e): np.random.default_rng([seed, _ORDER, int(e)]).permutation(prompts) for e in set(wanted // prompts)}
+    epochs = {int(e): np.random.default_rng([seed, ORDER, int(e)]).permutation(prompts) for e in set(wanted // prompts)}
     return np.array([epochs[int(w // prompts)][w % prompts] for w in wanted])
 
 
 def _update_row(
-    update: int, metrics: dict[str, float], rewards: np.ndarray, norms: list[float], roll_outs: _RollOuts, clock: _Clock
+    update: int, metrics: dict[str, float], rewards: np.ndarray, norms: list[float], roll_outs: RollOuts, clock: _Clock
 ) -> dict[str, Any]:
     """What is kept of an update: TRL's metrics, the rewards' distribution, gradient norms, and what it cost."""
     counts, edges = np.histogram(rewards, bins=24)
@@ -382,10 +229,6 @@ def _update_row(
     norms.clear()
     roll_outs.tokens = 0
     return row
-
-
-def _read_log(checkpoint: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (checkpoint / "updates.jsonl").read_text().splitlines()]
 
 
 @contextlib.contextmanager
