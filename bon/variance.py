@@ -22,8 +22,8 @@ def best_of_n_variance(scores: ArrayLike, values: ArrayLike | None = None) -> Ar
     subset's best: the second term is unbiased for the square of the truth. No unbiased estimate exists for n > N / 2
     (Hoeffding 1948): NaN there.
 
-    Unbiased for one prompt, but noisy, and below zero at times: average it over prompts. For one prompt's error use
-    `best_of_n_standard_error`.
+    Noisy: with 32 normal scores its own standard deviation is 0.5 of its mean at n = 4 and 1.35 of it at n = 16. Average it
+    over prompts. For one prompt's error, and beyond N / 2, there is `best_of_n_standard_error`.
 
     Args:
         scores, values: as in `best_of_n_mean`.
@@ -57,9 +57,9 @@ def best_of_n_standard_error(scores: ArrayLike, values: ArrayLike | None = None)
     """Jackknife standard error of `best_of_n_mean` over the draw of N candidates, for each prompt and n: [P, N].
 
     The root of (N-1)/N sum_k (U_(k) - mean U_(.))^2, where U_(k) leaves candidate k out. The variance (its square) errs
-    upwards on average (Efron and Stein 1981, with Hoeffding 1948: N Var U_N never grows), little while n is far below N.
-    NaN at n = N, where nothing in one pool tells how the maximum varies. Costs a few passes over [P, N] for every n
-    (512 x 1,024: 22 s on one core).
+    upwards on average (Efron and Stein 1981, with Hoeffding 1948: N Var U_N never grows): by 2% at
+    n = N / 8 and 12% at n = N / 2 with 32 normal scores. NaN at n = N, where nothing in one pool tells how the maximum varies.
+    Costs a few passes over [P, N] for every n (512 x 1,024: 22 s on one core).
 
     Args:
         scores, values: as in `best_of_n_mean`.

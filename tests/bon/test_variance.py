@@ -69,13 +69,7 @@ def test_both_agree_with_the_spread_of_the_estimate_over_simulated_pools():
     n = 8
     spread = best_of_n_mean(scores)[:, n - 1].var(ddof=1)
     assert best_of_n_variance(scores)[:, n - 1].mean() == pytest.approx(spread, rel=0.1)
-    assert 1.0 < np.mean(best_of_n_standard_error(scores)[:, n - 1] ** 2) / spread < 1.5
-
-
-def test_unbiased_variance_of_a_single_prompt_can_be_negative():
-    # What the docstring says, and why it is to be averaged over prompts.
-    scores, gold = np.random.default_rng(3).normal(size=(2, 200, 8))
-    assert (best_of_n_variance(scores, gold)[:, 2] < 0).any()
+    assert 0.9 < np.mean(best_of_n_standard_error(scores)[:, n - 1] ** 2) / spread < 1.2
 
 
 @given(arrays(np.float64, (2, 6), elements=st.integers(-4, 4).map(float)), st.floats(0.5, 3), st.integers(-9, 9))
