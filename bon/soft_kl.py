@@ -52,7 +52,7 @@ def soft_best_of_n_kl_exact(probs: ArrayLike, scores: ArrayLike, n: int, tempera
 
     A response y of weight w = exp(score / T) is returned with probability p(y) n E[w / (w + sum of n-1 others' weights)]
     (Verdun et al. 2025). As 1 / S is the integral of exp(-t S), that factor is n w times the integral of
-    exp(-t w) E[exp(-t W)]^(n-1) over t > 0: one integral instead of a sum over all n-tuples, to about 1e-14.
+    exp(-t w) E[exp(-t W)]^(n-1) over t > 0: one integral instead of a sum over all n-tuples, to about n 1e-16.
 
     Args:
         probs: [K] reference probabilities, summing to 1.
@@ -172,15 +172,19 @@ def _soft_ratio(mass: Array, log_weights: Array, ns: Sequence[int]) -> Array:
     """
     log_weights = log_weights - log_weights[-1]
     # A level's integrand lives where t times its weight is between exp(-45) / n and exp(4).
-    low = np.floor((-45 - np.log(max(ns)) - log_weights) / _STEP).astype(int)
-    width = int((50 + np.log(max(ns))) / _STEP) + 1
-    s = _STEP * np.unique(low[:, None] + np.arange(width))
-    log_t_weight = s + log_weights[:, None]
-    t_weight = np.exp(np.minimum(log_t_weight, 700.0))
-    kernel = np.exp(log_t_weight - t_weight)
-    others = mass @ np.exp(-t_weight)
-    powers = np.stack([n * others ** (n - 1) for n in ns], axis=1)
-    return _STEP * kernel @ powers
+    tail = 45 + np.log(max(ns))
+    nodes = np.unique(np.floor((-tail - log_weights)[:, None] / _STEP) + np.arange(int((tail + 5) / _STEP) + 1))
+    below = np.append(0.0, np.cumsum(mass))
+    ratio = np.zeros((len(mass), len(ns)))
+    for part in np.split(nodes, range(256, len(nodes), 256)):
+        s = _STEP * part
+        # Lighter levels have exp(-t w) = 1 on all of these nodes, heavier ones 0.
+        light, heavy = np.searchsorted(log_weights, (-tail - s[-1], 5 - s[0]))
+        log_t_weight = s + log_weights[light:heavy, None]
+        t_weight = np.exp(np.minimum(log_t_weight, 700.0))
+        others = np.minimum(below[light] + mass[light:heavy] @ np.exp(-t_weight), 1.0)
+        ratio[light:heavy] += np.exp(log_t_weight - t_weight) @ np.stack([n * others ** (n - 1) for n in ns], axis=1)
+    return _STEP * ratio
 
 
 def _poisson_law(mu: float, rank: Array) -> Array:
