@@ -148,9 +148,7 @@ def _grams(
     _check_order(order)
     ids, lengths = np.asarray(token_ids), np.asarray(lengths)
     if ids.ndim != 3 or ids.shape[:2] != shape or lengths.shape != shape:
-        raise ValueError(
-            f"token_ids and lengths must be [P, N, T] and [P, N] with {shape}, got {ids.shape} and {lengths.shape}"
-        )
+        raise ValueError(f"token_ids and lengths must be [P, N, T] and [P, N] = {shape}, got {ids.shape} and {lengths.shape}")
     if lengths.min() < 0 or lengths.max() > ids.shape[2]:
         raise ValueError(f"lengths must lie in 0..{ids.shape[2]}, got {lengths.min()} to {lengths.max()}")
     if ids.shape[2] < order:
