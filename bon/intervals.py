@@ -5,20 +5,15 @@ Candidates of one prompt are not independent, so they are averaged within the pr
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bon.power import minimum_detectable_difference, required_prompts
+from bon.resampling import Interval, checked_prompts, resample_shares, tails
+
 Array = NDArray[np.float64]
-
-
-class Interval(NamedTuple):
-    """An estimate with its confidence interval; arrays where several were asked for at once."""
-
-    value: Array
-    low: Array
-    high: Array
 
 
 class Difference(NamedTuple):
@@ -30,24 +25,43 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def bootstrap_mean(values: ArrayLike, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000) -> Interval:
-    """Percentile bootstrap of the mean over prompts (Efron 1979).
+def bootstrap_mean(
+    values: ArrayLike,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    method: Literal["percentile", "bca"] = "percentile",
+) -> Interval:
+    """Bootstrap interval of the mean over prompts: percentile (Efron 1979) or BCa (Efron 1987).
+
+    BCa moves the percentiles by the bias and the skewness of the mean. With 60 prompts or more and moderate skewness the two
+    are alike; with few prompts of a skewed quantity BCa covers better. Neither makes up for fewer than about 20 prompts.
 
     Args:
         values: [P] or [P, K] a number for each prompt (and each of K quantities, resampled together).
         rng: the randomness; the same state gives the same interval.
         confidence: nominal coverage.
         resamples: bootstrap samples.
+        method: `percentile` or `bca`.
 
     Returns:
         Interval of scalars, or of arrays [K].
 
     Raises:
-        ValueError: fewer than 2 prompts, or values that are not finite.
+        ValueError: fewer than 2 prompts, values that are not finite, or another method.
     """
-    values = _checked(values, "values")
-    means = _resample_counts(len(values), resamples, rng) @ values
-    low, high = np.quantile(means, _tails(confidence), axis=0)
+    values = checked_prompts(values, "values")
+    if method not in ("percentile", "bca"):
+        raise ValueError(f"method must be percentile or bca, got {method!r}")
+    ends = tails(confidence)
+    means = resample_shares(len(values), resamples, rng) @ values
+    if method == "percentile":
+        low, high = np.quantile(means, ends, axis=0)
+        return Interval(values.mean(0), low, high)
+    columns = values.reshape(len(values), -1)
+    samples = means.reshape(resamples, -1)
+    both = [_bca(sample, column, ends) for sample, column in zip(samples.T, columns.T, strict=True)]
+    low, high = np.array(both).T.reshape(2, *values.shape[1:])
     return Interval(values.mean(0), low, high)
 
 
@@ -56,23 +70,58 @@ def bootstrap_seeds_mean(
 ) -> Interval:
     """Bootstrap of a mean over training seeds and prompts: seeds are resampled, then one set of prompts for all of them.
 
+    Too narrow with few seeds, whose spread a bootstrap understates by a factor (S-1)/S: with 5 seeds that dominate, a 95%
+    interval covers about 83%. Below 20 seeds use `seeds_mean`.
+
     Args:
         values: [S, P] or [S, P, K], a number for each training seed and prompt. With S = 1 only prompts are resampled.
         rng: the randomness.
         confidence: nominal coverage.
         resamples: bootstrap samples.
+
+    Raises:
+        ValueError: other dimensions, fewer than 2 prompts, or values that are not finite.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim not in (2, 3):
-        raise ValueError(f"values must be [seeds, prompts] or [seeds, prompts, quantities], got shape {values.shape}")
-    for seed in values:
-        _checked(seed, "values")
+    values = _checked_seeds(values)
     seeds, prompts = values.shape[:2]
-    seed_counts = _resample_counts(seeds, resamples, rng)
-    prompt_counts = _resample_counts(prompts, resamples, rng)
-    means = np.einsum("rs,rp,sp...->r...", seed_counts, prompt_counts, values, optimize=True)
-    low, high = np.quantile(means, _tails(confidence), axis=0)
+    seed_shares = resample_shares(seeds, resamples, rng)
+    prompt_shares = resample_shares(prompts, resamples, rng)
+    means = np.einsum("rs,rp,sp...->r...", seed_shares, prompt_shares, values, optimize=True)
+    low, high = np.quantile(means, tails(confidence), axis=0)
     return Interval(values.mean((0, 1)), low, high)
+
+
+def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval of a mean over training seeds and prompts that holds for few seeds: Student's t on crossed random effects.
+
+    value = mean + seed + prompt + rest, all random. The mean's variance is (M_seed + M_prompt - M_rest) / (S P) in mean
+    squares, negative components taken for 0, with Satterthwaite's (1946) degrees of freedom. It leans on seeds being roughly
+    normal, as everything does that infers a spread from 3 to 5 of them.
+
+    Args:
+        values: [S, P] or [S, P, K], a number for each training seed and prompt; at least 2 seeds.
+        confidence: nominal coverage.
+
+    Raises:
+        ValueError: other dimensions, fewer than 2 seeds or prompts, or values that are not finite.
+    """
+    from scipy.stats import t
+
+    values = _checked_seeds(values)
+    seeds, prompts = values.shape[:2]
+    if seeds < 2:
+        raise ValueError(f"values must hold at least 2 seeds in its first dimension, got shape {values.shape}")
+    mean, seed_means, prompt_means = values.mean((0, 1)), values.mean(1), values.mean(0)
+    by_seed = prompts * seed_means.var(0, ddof=1)
+    by_prompt = seeds * prompt_means.var(0, ddof=1)
+    rest = values - seed_means[:, None] - prompt_means + mean
+    left = np.sum(rest**2, axis=(0, 1)) / ((seeds - 1) * (prompts - 1))
+    by_seed, by_prompt = np.maximum(by_seed, left), np.maximum(by_prompt, left)
+    total = by_seed + by_prompt - left
+    spread = by_seed**2 / (seeds - 1) + by_prompt**2 / (prompts - 1) + left**2 / ((seeds - 1) * (prompts - 1))
+    freedom = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), np.inf)
+    reach = t.ppf(tails(confidence)[1], freedom) * np.sqrt(total / (seeds * prompts))
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def paired_difference(
@@ -89,65 +138,73 @@ def paired_difference(
     Raises:
         ValueError: different shapes, fewer than 2 prompts, or values that are not finite.
     """
-    a, b = _checked(a, "a"), _checked(b, "b")
+    a, b = checked_prompts(a, "a"), checked_prompts(b, "b")
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"a and b must be [P] on the same prompts, got shapes {a.shape} and {b.shape}")
     difference = a - b
-    means = _resample_counts(len(a), resamples, rng) @ difference
-    low, high = np.quantile(means, _tails(confidence))
+    means = resample_shares(len(a), resamples, rng) @ difference
+    low, high = np.quantile(means, tails(confidence))
     # Two-sided, by inverting the percentile interval; +1 keeps it off zero (Davison and Hinkley 1997, Eq. 4.11).
     tail = min((means <= 0).sum(), (means >= 0).sum())
     p_value = min(1.0, 2 * (tail + 1) / (resamples + 1))
     return Difference(float(difference.mean()), float(low), float(high), float(p_value))
 
 
-def jackknife(estimate: float, without: ArrayLike, confidence: float = 0.95) -> Interval:
+def jackknife(estimate: ArrayLike, without: ArrayLike, confidence: float = 0.95) -> Interval:
     """Normal interval from the delete-one jackknife (Tukey 1958), for statistics that repeats in a bootstrap would bias.
 
     Args:
-        estimate: the statistic on all P prompts.
-        without: [P] the statistic with each prompt left out.
+        estimate: the statistic on all P prompts, or K of them.
+        without: [P] or [P, K] the statistic with each prompt left out.
         confidence: nominal coverage.
+
+    Raises:
+        ValueError: fewer than 2 prompts, values that are not finite, or another number of estimates than of columns.
     """
     from scipy.stats import norm
 
-    without = _checked(without, "without")
+    without, estimate = checked_prompts(without, "without"), np.asarray(estimate, dtype=np.float64)
+    if estimate.shape != without.shape[1:]:
+        raise ValueError(f"estimate must have shape {without.shape[1:]}, one for each column, got {estimate.shape}")
     count = len(without)
-    error = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
-    reach = norm.ppf(0.5 + confidence / 2) * error
-    return Interval(*(np.asarray(part, dtype=np.float64) for part in (estimate, estimate - reach, estimate + reach)))
+    error = np.sqrt((count - 1) / count * np.sum((without - without.mean(0)) ** 2, axis=0))
+    reach = norm.ppf(tails(confidence)[1]) * error
+    return Interval(estimate, np.asarray(estimate - reach), np.asarray(estimate + reach))
 
 
-def minimum_detectable_difference(differences: ArrayLike, power: float = 0.8, confidence: float = 0.95) -> float:
-    """The true mean difference that a paired study of this size would find significant with this power (normal theory).
-
-    Args:
-        differences: [P] paired differences of a run.
-        power: probability of detection.
-        confidence: 1 - the two-sided significance level.
-    """
+def _bca(sample: Array, values: Array, ends: tuple[float, float]) -> Array:
+    """Both ends of the BCa interval of one mean (Efron 1987; Davison and Hinkley 1997, Eqs. 5.20 to 5.22)."""
     from scipy.stats import norm
 
-    differences = _checked(differences, "differences")
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float((norm.ppf(0.5 + confidence / 2) + norm.ppf(power)) * error)
+    off = values - values.mean()
+    squares = np.sum(off**2)
+    if squares <= np.finfo(float).tiny:
+        return np.full(2, values.mean())
+    # The skewness of the mean, which is what the jackknife gives for it.
+    acceleration = np.sum(off**3) / (6 * squares**1.5)
+    below = ((sample < values.mean()).sum() + (sample <= values.mean()).sum()) / 2
+    bias = norm.ppf(np.clip(below, 0.5, len(sample) - 0.5) / len(sample))
+    z = bias + norm.ppf(ends)
+    return np.quantile(sample, norm.cdf(bias + z / (1 - acceleration * z)))
 
 
-def _resample_counts(size: int, resamples: int, rng: np.random.Generator) -> Array:
-    """How often each of `size` units is in each bootstrap sample, as shares: [resamples, size], rows summing to 1."""
-    return rng.multinomial(size, np.full(size, 1 / size), size=resamples) / size
-
-
-def _tails(confidence: float) -> tuple[float, float]:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
-    return (1 - confidence) / 2, (1 + confidence) / 2
-
-
-def _checked(values: ArrayLike, name: str) -> Array:
+def _checked_seeds(values: ArrayLike) -> Array:
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim not in (1, 2) or len(values) < 2:
-        raise ValueError(f"{name} must hold at least 2 prompts in its first dimension, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite")
+    if values.ndim not in (2, 3):
+        raise ValueError(f"values must be [seeds, prompts] or [seeds, prompts, quantities], got shape {values.shape}")
+    for seed in values:
+        checked_prompts(seed, "values")
     return values
+
+
+__all__ = [
+    "Difference",
+    "Interval",
+    "bootstrap_mean",
+    "bootstrap_seeds_mean",
+    "jackknife",
+    "minimum_detectable_difference",
+    "paired_difference",
+    "required_prompts",
+    "seeds_mean",
+]

@@ -223,9 +223,11 @@ def checked_config(config: DictConfig) -> RunConfig:
 
 def register() -> None:
     """Make the schemas known to Hydra: the files in `conf/` name them in their defaults lists."""
+    from suite.coverage import CoverageConfig
     from suite.pretraining import PretrainConfig
 
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="pretrain_schema", node=PretrainConfig)
+    store.store(name="coverage_schema", node=CoverageConfig)

@@ -8,8 +8,8 @@ from bon.intervals import (
     bootstrap_mean,
     bootstrap_seeds_mean,
     jackknife,
-    minimum_detectable_difference,
     paired_difference,
+    seeds_mean,
 )
 
 
@@ -55,6 +55,44 @@ def test_interval_covers_the_truth_in_95_of_100_studies():
         interval = bootstrap_mean(per_prompt, generator, resamples=500)
         covered += interval.low <= 1.0 <= interval.high
     assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_bca_agrees_with_scipys():
+    # Skewed, 30 prompts: BCa and percentile differ by half a standard error at the upper end.
+    values = rng(2).exponential(size=30) ** 2
+    spread = values.std() / np.sqrt(30)
+    ours = bootstrap_mean(values, rng(3), resamples=20_000, method="bca")
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=rng(4)).confidence_interval
+    percentile = bootstrap_mean(values, rng(3), resamples=20_000)
+    assert ours.low == pytest.approx(theirs.low, abs=0.1 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.1 * spread)
+    assert ours.high - percentile.high > 0.2 * spread
+
+
+def test_bca_of_columns_is_that_of_each_and_follows_affine_maps():
+    values = rng(1).exponential(size=40)
+    several = bootstrap_mean(np.stack([values, 2 * values + 1, -values], 1), rng(2), method="bca")
+    alone = bootstrap_mean(values, rng(2), method="bca")
+    assert several.low.shape == (3,)
+    np.testing.assert_allclose([several.low[0], several.high[0]], [alone.low, alone.high])
+    np.testing.assert_allclose(several.low[1], 2 * several.low[0] + 1)
+    np.testing.assert_allclose(several.low[2], -several.high[0], atol=1e-12)
+
+
+def test_bca_of_equal_prompts_is_a_point():
+    assert bootstrap_mean(np.full(10, 3.0), rng(), method="bca") == (3.0, 3.0, 3.0)
+
+
+def test_bca_covers_skewed_means_better_with_few_prompts():
+    # 500 studies of 15 prompts; both see the same resamples, so that their difference is sharper than either.
+    generator = rng(9)
+    covered = {"percentile": 0, "bca": 0}
+    for study in range(500):
+        values = generator.exponential(size=15)
+        for method in covered:
+            interval = bootstrap_mean(values, rng(study), resamples=500, method=method)
+            covered[method] += interval.low <= 1.0 <= interval.high
+    assert covered["bca"] > covered["percentile"]
 
 
 def test_candidates_taken_for_prompts_would_cover_too_little():
@@ -168,22 +206,41 @@ def test_jackknife_of_a_mean_is_its_classical_normal_interval():
     )
 
 
-def test_a_difference_of_the_detectable_size_is_detected_with_the_stated_power():
-    # 4,000 studies of 150 prompts with unit deviation; detected when |mean| > 1.96 standard errors.
-    # The share detected has a standard deviation of sqrt(.8 * .2 / 4000) = 0.006, the estimated size one of about 6%.
-    pilot = rng(1).normal(size=20_000)
-    size = minimum_detectable_difference(pilot) * np.sqrt(20_000 / 150)
-    studies = rng(2).normal(size, 1.0, size=(4000, 150))
-    z = studies.mean(1) / (studies.std(1, ddof=1) / np.sqrt(150))
-    assert (np.abs(z) > 1.959964).mean() == pytest.approx(0.8, abs=0.025)
+def test_seeds_mean_has_the_variance_of_a_balanced_crossed_design():
+    # Seeds and prompts that simply add: no rest, so the variance is that of the two means.
+    a, b = rng(1).normal(0, 0.5, size=6), rng(2).normal(0, 2.0, size=50)
+    result = seeds_mean(a[:, None] + b, confidence=0.95)
+    variance = a.var(ddof=1) / 6 + b.var(ddof=1) / 50
+    freedom = variance**2 / ((a.var(ddof=1) / 6) ** 2 / 5 + (b.var(ddof=1) / 50) ** 2 / 49)
+    assert result.value == pytest.approx(a.mean() + b.mean())
+    assert (result.high - result.low) / 2 == pytest.approx(stats.t.ppf(0.975, freedom) * np.sqrt(variance))
 
 
-def test_detectable_difference_shrinks_with_the_root_of_the_prompts_and_grows_with_power():
-    values = rng(1).normal(size=100)
-    four_times = np.tile(values, 4)
-    ratio = minimum_detectable_difference(values) / minimum_detectable_difference(four_times)
-    assert ratio == pytest.approx(2.0, rel=0.01)
-    assert minimum_detectable_difference(values, power=0.95) > minimum_detectable_difference(values, power=0.5)
+def test_seeds_mean_covers_where_few_seeds_dominate_and_the_bootstrap_does_not():
+    # 500 studies of 4 seeds whose means vary as much as those of the 40 prompts three times over.
+    generator = rng(3)
+    covered = np.zeros(2)
+    for _ in range(500):
+        values = generator.normal(0, 0.5, (4, 1)) + generator.normal(0, 1, 40) + 0.5 * generator.normal(size=(4, 40))
+        for k, interval in enumerate((seeds_mean(values), bootstrap_seeds_mean(values, generator, resamples=300))):
+            covered[k] += interval.low <= 0 <= interval.high
+    assert 0.92 <= covered[0] / 500 <= 0.98
+    assert covered[1] / 500 < 0.9
+
+
+def test_seeds_mean_of_several_quantities_and_of_equal_numbers():
+    values = rng(1).normal(size=(3, 20))
+    several, alone = seeds_mean(np.stack([values, 3 * values], -1)), seeds_mean(values)
+    np.testing.assert_allclose(several.low, [alone.low, 3 * alone.low])
+    equal = seeds_mean(np.ones((3, 20)))
+    assert (equal.low, equal.high) == (1.0, 1.0)
+
+
+def test_jackknife_of_several_statistics_is_that_of_each():
+    without = rng(1).normal(size=(12, 3))
+    several = jackknife(without.mean(0), without)
+    for k in range(3):
+        np.testing.assert_allclose([part[k] for part in several], jackknife(without[:, k].mean(), without[:, k]))
 
 
 def test_fewer_than_two_prompts_and_broken_numbers_are_refused():
@@ -201,8 +258,16 @@ def test_fewer_than_two_prompts_and_broken_numbers_are_refused():
         bootstrap_seeds_mean([1.0, 2.0, 3.0], rng())
     with pytest.raises(ValueError, match="at least 2 prompts"):
         bootstrap_seeds_mean([[1.0], [2.0]], rng())
-    with pytest.raises(ValueError, match="at least 2 prompts"):
-        minimum_detectable_difference([1.0])
+    with pytest.raises(ValueError, match=r"at least 2 seeds in its first dimension, got shape \(1, 3\)"):
+        seeds_mean([[1.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match=r"shape \(3,\) with 1 that are not"):
+        seeds_mean([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0]])
+    with pytest.raises(ValueError, match=r"estimate must have shape \(2,\).*got \(\)"):
+        jackknife(1.0, np.ones((3, 2)))
+    with pytest.raises(ValueError, match="method must be percentile or bca, got 'basic'"):
+        bootstrap_mean([1.0, 2.0], rng(), method="basic")
+    with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
+        bootstrap_mean([1.0, 2.0], rng(), resamples=0)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])

@@ -9,7 +9,8 @@ import torch
 
 from bon import BestOfNSampler, ClassifierReward, generate_candidates
 from bon.estimators import best_of_n_mean
-from bon.kl import best_of_n_kl_bound, best_of_n_kl_exact, sequence_kl
+from bon.intervals import minimum_detectable_difference, paired_difference, required_prompts
+from bon.kl import best_of_n_kl_bound, best_of_n_kl_exact, best_of_n_kl_levels, sequence_kl
 from bon.likelihood import response_logits
 from bon.selection import top_k
 
@@ -36,6 +37,17 @@ def test_1_a_surely_negative_text_scores_lower_than_a_surely_positive_one(tokeni
     # TRL's example: the score of whichever class won, which is the same for the two.
     winning = [torch.tensor([-x / 2, x / 2]).softmax(0).max() for x in (positive, negative)]
     assert winning[0] == winning[1]
+
+
+def test_1_sixteen_prompts_could_not_have_shown_the_difference():
+    # The best of its three comparisons had t = 1.47 on 16 prompts: differences with that t, whatever their scale.
+    noise = np.random.default_rng(0).normal(size=16)
+    differences = (noise - noise.mean()) / noise.std(ddof=1) + 1.47 / 4
+    result = paired_difference(differences, np.zeros(16), np.random.default_rng(0))
+    assert result.low < 0 < result.high
+    assert result.p_value > 0.05
+    assert minimum_detectable_difference(differences) > differences.mean()
+    assert required_prompts(differences, differences.mean()) == 59  # (2.80 / (1.47 / 4))^2 = 58.1
 
 
 def test_2_sample_size_one_two_dimensional_tensors_and_scores_kept(gpt2, tokenizer):
@@ -143,6 +155,14 @@ def test_6_what_no_option_sets_is_the_whole_distribution(gpt2, tokenizer, respon
     np.testing.assert_array_equal(candidates.logprobs, candidates.raw_logprobs)
     ranks = response_logits_unbatched(gpt2, [10, 11], [0])[0].argsort(descending=True).argsort()
     assert ranks[candidates.token_ids[0, :, 0]].max() >= 50
+
+
+def test_7_the_bound_is_not_what_a_pool_with_ties_measures():
+    # Rewards of 0 or 1: the pool's own estimate finds what the formula overstates by half a nat.
+    scores = np.random.default_rng(0).integers(0, 2, (100, 64)).astype(float)
+    estimate = best_of_n_kl_levels(scores)[:, 7].mean()
+    assert estimate == pytest.approx(best_of_n_kl_exact([0.5, 0.5], [0.0, 1.0], 8), abs=0.03)
+    assert estimate < best_of_n_kl_bound(8) - 0.5
 
 
 def test_7_the_formula_is_a_bound_and_not_the_kl():

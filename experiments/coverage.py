@@ -1,0 +1,32 @@
+"""Measure how often 95% intervals hold the truth, in simulated studies. `studies=200` for a quick look."""
+
+# isort: off
+from suite.command import command, job  # first: the package says in one line what is not installed
+
+# isort: on
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from suite.command import located
+from suite.coverage import CoverageConfig, measure, table, write_csv
+from suite.manifest import manifest, write_json
+from suite.schema import register
+
+
+@hydra.main(config_path="../conf", config_name="coverage", version_base="1.3")
+@job
+def main(composed: DictConfig) -> None:
+    """Simulate, print the table, write it down."""
+    config: CoverageConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    found = measure(config)
+    folder = located(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(found, folder / "coverage.csv")
+    (folder / "coverage.md").write_text(table(found, config) + "\n", encoding="utf-8")
+    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(composed)))
+    print(table(found, config))
+
+
+if __name__ == "__main__":
+    register()
+    command(main)
