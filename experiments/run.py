@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from suite.comparison import compare, model_facts, prepare, sample_table
 from suite.evaluation import write_rows
 from suite.figures import draw_figures
+from suite.findings import as_json
 from suite.manifest import manifest, write_json
 from suite.schema import checked_config, register
 from suite.summary import plan, samples, table, verdict
@@ -34,6 +35,7 @@ def main(composed: DictConfig) -> None:
     for method, pool in outcome.pools.items():
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
     write_rows(outcome.rows, folder / "metrics.csv")
+    write_json(folder / "findings.json", as_json(outcome.findings, outcome.overoptimisation))
     figures = draw_figures(outcome.rows, outcome.pools, config.n, folder / "figures")
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
@@ -44,11 +46,11 @@ def main(composed: DictConfig) -> None:
     facts = {"seed": config.seed, "seconds": comparison.seconds, **model_facts(comparison)}
     write_json(folder / "manifest.json", manifest(**facts))
 
-    told = f"{table(outcome, config.n)}\n\n{verdict(outcome, config.n)}"
+    told = f"{table(outcome, config.n)}\n\n{verdict(outcome)}"
     (folder / "summary.txt").write_text(told + "\n", encoding="utf-8")
     print(f"\n{told}\n\n{samples(shown[:4])}\n")
     print("\n".join(f"figure   {figure}" for figure in figures))
-    print(f"files    {folder}: metrics.csv, candidates*.parquet, summary.txt, samples.md, config.yaml, manifest.json")
+    print(f"files    {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
     print(
         f"next     python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or baseline.kl_coef=0.02, or --help"
     )

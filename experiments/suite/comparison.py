@@ -12,11 +12,18 @@ from typing import Any
 import torch
 
 from bon import Candidates
-from bon.intervals import Difference
 from suite import imdb
 from suite.baselines import Training, TrainingTask, train
 from suite.command import UserError, located
-from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, paired_gold, training_rows
+from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
+from suite.findings import (
+    Findings,
+    Overoptimisation,
+    TrainingPath,
+    best_of_n_overoptimisation,
+    compared,
+    training_overoptimisation,
+)
 from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
@@ -60,15 +67,15 @@ class Outcome:
         rows: every number.
         pools: method -> candidates; "base" and the tuned method.
         training: what the baseline's training gave, None without a baseline.
-        difference: gold reward of best-of-n minus the tuned policy's, paired by prompt.
-        detectable: the difference that a study of this size would find with a power of 80%.
+        findings: tuned method -> best-of-n against it.
+        overoptimisation: method -> fits, and whether gold fell while proxy rose.
     """
 
     rows: list[Row]
     pools: dict[str, Candidates]
     training: Training | None = None
-    difference: Difference | None = None
-    detectable: float | None = None
+    findings: dict[str, Findings] = field(default_factory=dict)
+    overoptimisation: dict[str, Overoptimisation] = field(default_factory=dict)
 
 
 def prepare(config: RunConfig) -> Comparison:
@@ -136,26 +143,32 @@ def compare(comparison: Comparison) -> Outcome:
     study = Study(base, config.seed, config.resamples)
     with comparison.timed("evaluation"):
         rows = list(curve_rows(study, base, "base", None, config.n))
+        over = {"best_of_n": best_of_n_overoptimisation(study)}
     if config.baseline.name == "none":
-        return Outcome(rows, {"base": base})
+        return Outcome(rows, {"base": base}, overoptimisation=over)
 
     method = config.baseline.name
     with comparison.timed("training"):
         training = train(_training_task(comparison, cache))
     last = max(training.checkpoints)
     rows += training_rows(method, config.seed, last, training.tokens, training.seconds)
+    tuned_pools = []
     for update, folder in training.checkpoints.items():
         tuned = load_checkpoint(comparison.policy, folder)
         is_last = update == last
         count = max(config.baseline.num_candidates, config.n) if is_last else config.baseline.checkpoint_candidates
         with comparison.timed(f"{method} pools"):
             pool = maker.pool(tuned, count, config.seed)
+        tuned_pools.append(pool)
         with comparison.timed("evaluation"):
             rows += (
                 curve_rows(study, pool, method, update, config.n) if is_last else checkpoint_rows(study, pool, method, update)
             )
-    difference, detectable = paired_gold(study, pool, config.n)
-    return Outcome(rows, {"base": base, method: pool}, training, difference, detectable)
+    with comparison.timed("evaluation"):
+        path = TrainingPath.of(base, tuned_pools)
+        found = {method: compared(study, pool, path, config.n)}
+        over[method] = training_overoptimisation(study, path)
+    return Outcome(rows, {"base": base, method: pool}, training, found, over)
 
 
 def _training_task(comparison: Comparison, cache: Path) -> TrainingTask:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon import Candidates
-from bon.diversity import distinct_n
+from bon.diversity import best_of_n_distinct, self_similarity
 from bon.estimators import best_of_n_mean, win_rates
-from bon.intervals import Difference, Interval, bootstrap_mean, jackknife, minimum_detectable_difference, paired_difference
-from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound
+from bon.intervals import Interval, bootstrap_mean, jackknife
+from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound, best_of_n_kl_levels
 from suite.pools import MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
 
 Array = NDArray[np.float64]
@@ -57,8 +57,9 @@ class Study:
 def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n: int) -> Iterator[Row]:
     """Every metric of best-of-n for every n from 1 to N, from one pool.
 
-    `method` names n = 1; larger n are "best_of_n" of the base policy and "<method>+best_of_n" of a tuned one. Distinct-2
-    costs more than the others: it is there for powers of two, for N and for the run's own `n`.
+    `method` names n = 1; larger n are "best_of_n" of the base policy and "<method>+best_of_n" of a tuned one. Distinct n-grams
+    cost more than the others: they are there for powers of two, for N and for the run's own `n`. Self-similarity ends at
+    N / 2.
     """
     best = "best_of_n" if method == "base" else f"{method}+best_of_n"
     proxy, gold = pool.scores["proxy"], pool.scores["gold"]
@@ -82,8 +83,11 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n:
     for k in ns:
         seconds = draw if k == 1 else k * (draw + score)
         yield Row(method if k == 1 else best, study.seed, step, k, "seconds_per_request", seconds)
-    for k in sorted({*(2**k for k in range(20) if 2**k <= pool.num_candidates), pool.num_candidates, n}):
-        yield distinct_row(study, pool, k, method if k == 1 else best, step)
+    similar = self_similarity(pool.token_ids, pool.lengths, proxy)[:, : pool.num_candidates // 2]
+    if similar.size:
+        yield from _rows(study.interval(similar), best, method, study.seed, step, "self_similarity")
+    few = sorted({*(2**k for k in range(20) if 2**k <= pool.num_candidates), pool.num_candidates, n})
+    yield from distinct_rows(study, pool, few, [method if k == 1 else best for k in few], step)
 
 
 def kl_columns(pool: Candidates, is_base: bool) -> dict[str, Array]:
@@ -93,7 +97,7 @@ def kl_columns(pool: Candidates, is_base: bool) -> dict[str, Array]:
     bound = np.broadcast_to(best_of_n_kl_bound(n), proxy.shape)
     if is_base:
         by_probability = [best_of_n_mean(proxy, best_of_n_kl_beirami(k, pool.logprobs))[:, k - 1] for k in n]
-        return {"bound": bound, "beirami": np.stack(by_probability, axis=1)}
+        return {"bound": bound, "beirami": np.stack(by_probability, axis=1), "levels": best_of_n_kl_levels(proxy)}
     if MONTE_CARLO not in pool.scores:
         return {}
     # KL(best-of-n of the tuned policy || base) = KL(best-of-n || tuned) + E[log tuned/base] under best-of-n.
@@ -118,27 +122,13 @@ def checkpoint_rows(study: Study, pool: Candidates, method: str, step: int) -> I
             yield _row(study.interval(matrix[:, 0]), method, study.seed, step, 1, "kl", kind)
 
 
-def distinct_row(study: Study, pool: Candidates, n: int, method: str, step: int | None) -> Row:
-    """Distinct-2 of one best-of-n response a prompt, averaged over up to 8 disjoint groups of n candidates."""
-    groups = min(8, pool.num_candidates // n)
-    shares, without = [], []
-    for group in range(groups):
-        members = slice(group * n, (group + 1) * n)
-        best = pool.scores["proxy"][:, members].argmax(1) + group * n
-        rows = np.arange(pool.num_prompts)
-        responses = [pool.token_ids[p, c, : pool.lengths[p, c]].tolist() for p, c in zip(rows, best, strict=True)]
-        share, left_out = distinct_n(responses, 2)
-        shares.append(share)
-        without.append(left_out)
-    return _row(jackknife(float(np.mean(shares)), np.mean(without, axis=0)), method, study.seed, step, n, "distinct_2")
-
-
-def paired_gold(study: Study, pool: Candidates, n: int) -> tuple[Difference, float]:
-    """Gold reward of the base policy's best-of-n minus that of the tuned policy, and the difference this run could see."""
-    best = best_of_n_mean(study.base.scores["proxy"], study.base.scores["gold"])[:, n - 1]
-    tuned = pool.scores["gold"].mean(1)
-    difference = paired_difference(best, tuned, study.rng(), resamples=study.resamples)
-    return difference, minimum_detectable_difference(best - tuned)
+def distinct_rows(study: Study, pool: Candidates, ns: Sequence[int], names: Sequence[str], step: int | None) -> Iterator[Row]:
+    """Distinct-1, -2 and -3 of one best-of-n response a prompt, for each n; `names` are the methods of these rows."""
+    for order in (1, 2, 3):
+        shares, without = best_of_n_distinct(pool.token_ids, pool.lengths, pool.scores["proxy"], order, ns)
+        intervals = jackknife(shares, without)
+        for k, name, *parts in zip(ns, names, *intervals, strict=True):
+            yield _row(Interval(*parts), name, study.seed, step, k, f"distinct_{order}")
 
 
 def training_rows(method: str, seed: int, step: int, tokens: int, seconds: float) -> list[Row]:

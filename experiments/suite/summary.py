@@ -11,6 +11,7 @@ from tabulate import tabulate
 from suite.comparison import Comparison, Outcome
 from suite.evaluation import Row, select
 from suite.figures import last_step, title, tuned_methods
+from suite.findings import sentences
 from suite.tracking import SAMPLE_COLUMNS
 
 _MEASURED_KL = ("rao_blackwell", "bound")
@@ -78,19 +79,12 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
     return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True)
 
 
-def verdict(outcome: Outcome, n: int) -> str:
-    """The paired difference in a sentence, and what this run could have seen."""
-    if outcome.difference is None:
-        return "No baseline was trained: nothing to compare best-of-n with."
-    method = next(method for method in outcome.pools if method != "base")
-    d = outcome.difference
-    better = f"best-of-{n}" if d.value > 0 else title(method)
-    clear = f"{better} is better" if d.low > 0 or d.high < 0 else "the difference is not significant"
-    return (
-        f"Gold reward of best-of-{n} minus {title(method)}, paired over {outcome.pools['base'].num_prompts} prompts: "
-        f"{d.value:+.3f} (95% interval {d.low:+.3f} to {d.high:+.3f}, p = {d.p_value:.3g}): {clear}. "
-        f"This run can see differences of {outcome.detectable:.3f} (power 80%)."
-    )
+def verdict(outcome: Outcome) -> str:
+    """What was found, a sentence each."""
+    lines = sentences(outcome.findings, outcome.overoptimisation, outcome.pools["base"].num_prompts)
+    if not outcome.findings:
+        lines.insert(0, "No baseline was trained: nothing to compare best-of-n with.")
+    return "\n".join(lines)
 
 
 def samples(table_of_samples: Sequence[Sequence[Any]], style: str = "simple") -> str:

@@ -12,8 +12,7 @@ from suite.evaluation import (
     Study,
     checkpoint_rows,
     curve_rows,
-    distinct_row,
-    paired_gold,
+    distinct_rows,
     read_rows,
     select,
     training_rows,
@@ -116,10 +115,12 @@ def test_every_n_has_one_row_of_every_metric(rows):
     for metric in metrics:
         found = select(rows, metric=metric)
         assert [(row.method, row.n) for row in found] == [("base", 1), *(("best_of_n", n) for n in (2, 3, 4))]
-    for kind in ("bound", "beirami"):
+    for kind in ("bound", "beirami", "levels"):
         assert [row.n for row in select(rows, metric="kl", kl_kind=kind)] == [1, 2, 3, 4]
-    assert [row.n for row in select(rows, metric="distinct_2")] == [1, 2, 3, 4]  # powers of two, N and the run's own n
-    assert {row.metric for row in rows} == metrics | {"kl", "distinct_2"}
+    for order in (1, 2, 3):  # for powers of two, N and the run's own n
+        assert [row.n for row in select(rows, metric=f"distinct_{order}")] == [1, 2, 3, 4]
+    assert [row.n for row in select(rows, metric="self_similarity")] == [1, 2]  # two disjoint subsets
+    assert {row.metric for row in rows} == metrics | {"kl", "distinct_1", "distinct_2", "distinct_3", "self_similarity"}
     assert {row.step for row in rows} == {None}
     assert {row.seed for row in rows} == {0}
 
@@ -143,12 +144,16 @@ def test_the_bootstrap_is_repeatable(base, rows):
 def test_distinct_2_of_the_best(study, hand_pool):
     tokens = np.array([[[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [4, 5, 6]]], dtype=np.int32)
     pool = hand_pool([[0.0, 1.0], [0.0, 1.0]], token_ids=tokens, lengths=np.full((2, 2), 3, dtype=np.int32))
-    # n = 1: first candidates say the same (2 of 4 pairs), second ones do not (4 of 4); n = 2: the second ones.
-    assert distinct_row(study, pool, 1, "base", None).value == pytest.approx(0.75)
-    assert distinct_row(study, pool, 2, "best_of_n", None).value == pytest.approx(1.0)
+
+    def distinct_2(pool):
+        rows = distinct_rows(study, pool, [1, 2], ["base", "best_of_n"], None)
+        return [(row.method, row.value) for row in rows if row.metric == "distinct_2"]
+
+    # n = 1: two draws say the same half of the time (2 of 4 pairs), else not (4 of 4); n = 2: the second ones.
+    assert distinct_2(pool) == [("base", pytest.approx(0.75)), ("best_of_n", pytest.approx(1.0))]
     # Tokens beyond the length of a response mean nothing.
     short = hand_pool([[0.0, 1.0], [0.0, 1.0]], token_ids=tokens, lengths=np.full((2, 2), 2, dtype=np.int32))
-    assert distinct_row(study, short, 1, "base", None).value == pytest.approx((0.5 + 1.0) / 2)
+    assert distinct_2(short)[0] == ("base", pytest.approx((0.5 + 1.0) / 2))
 
 
 @pytest.fixture
@@ -205,20 +210,6 @@ def test_rows_of_a_checkpoint(study, tuned):
         (same,) = select(last, metric=row.metric, n=1, kl_kind=row.kl_kind)
         assert same.value == pytest.approx(row.value)
         assert same.ci_low == pytest.approx(row.ci_low)
-
-
-@pytest.mark.parametrize("n", [1, 2, 4])
-def test_paired_difference(study, tuned, n):
-    difference, detectable = paired_gold(study, tuned, n)
-    by_prompt = [
-        np.mean([GOLD[p, max(s, key=lambda c: PROXY[p, c])] for s in itertools.combinations(range(4), n)]) - GOLD[p].mean() - 2
-        for p in range(3)
-    ]
-    assert difference.value == pytest.approx(np.mean(by_prompt))
-    assert min(by_prompt) - 1e-12 <= difference.low <= difference.value <= difference.high <= max(by_prompt) + 1e-12
-    assert difference.high < 0
-    assert difference.p_value < 0.05
-    assert detectable == pytest.approx((1.959964 + 0.841621) * np.std(by_prompt, ddof=1) / math.sqrt(3), rel=1e-5)
 
 
 def test_cost_of_training():

@@ -1,0 +1,190 @@
+"""What a comparison found beyond its curves: paired differences, equal KL, equivalent n, over-optimisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bon import Candidates
+from bon.estimators import best_of_n_mean
+from bon.frontier import Frontier, difference_at, equivalent_n
+from bon.intervals import Difference, Interval, paired_difference
+from bon.kl import best_of_n_kl_bound
+from bon.overoptimisation import Decline, Form, OveroptimisationFit, fit_overoptimisation, gold_decline
+from bon.power import minimum_detectable_difference, required_prompts
+from suite.evaluation import Study
+from suite.figures import title
+from suite.pools import RAO_BLACKWELL
+
+Array = NDArray[np.float64]
+
+#: A difference in gold reward (logits) worth finding: how many prompts it takes is reported.
+WORTH_FINDING = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingPath:
+    """A tuned policy over its training, on the evaluation prompts; the base policy is its first point.
+
+    Attributes:
+        kl: [P, K] measured KL to the base policy.
+        proxy, gold: [P, K] rewards.
+    """
+
+    kl: Array
+    proxy: Array
+    gold: Array
+
+    @classmethod
+    def of(cls, base: Candidates, checkpoints: Sequence[Candidates]) -> TrainingPath:
+        """From the pools of the base policy and of every checkpoint in turn."""
+        pools = [base, *checkpoints]
+        none = np.zeros(base.num_prompts)
+        kl = [none] + [pool.scores[RAO_BLACKWELL].mean(1) for pool in checkpoints]
+        rewards = [[pool.scores[name].mean(1) for pool in pools] for name in ("proxy", "gold")]
+        return cls(np.stack(kl, axis=1), *(np.stack(columns, axis=1) for columns in rewards))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Best-of-n of the base policy against one tuned policy, in gold reward; `n` is the run's own.
+
+    Attributes:
+        paired: best-of-n minus the tuned policy, prompt by prompt.
+        detectable: the difference that this many prompts find with a power of 80%.
+        prompts_needed: the prompts that find a difference of `WORTH_FINDING`.
+        equivalent_n: the n whose best-of-n has the tuned policy's gold reward.
+        equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
+    """
+
+    n: int
+    paired: Difference
+    detectable: float
+    prompts_needed: int
+    equivalent_n: Interval
+    equal_kl: dict[float, Interval]
+
+
+@dataclass(frozen=True)
+class Overoptimisation:
+    """Gao et al.'s fit of gold reward against sqrt(KL), where there are points enough, and whether gold fell."""
+
+    fit: OveroptimisationFit | None
+    decline: Decline
+
+
+def compared(study: Study, tuned: Candidates, path: TrainingPath, n: int) -> Findings:
+    """Best-of-n of the base policy's pool against a tuned policy's final pool and its path."""
+    base = study.base
+    curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
+    target = tuned.scores["gold"].mean(1)
+    difference = curve[:, n - 1] - target
+    bound = best_of_n_kl_bound(np.arange(1, base.num_candidates + 1))
+    reach = min(float(bound[-1]), float(path.kl.mean(0).max()))
+    at = [kl for kl in (0.5, 1.0, 2.0, 3.0, 4.0) if kl <= reach]
+    equal = difference_at(Frontier(bound, curve), Frontier(path.kl, path.gold), study.rng(), at, resamples=study.resamples)
+    return Findings(
+        n=n,
+        paired=paired_difference(curve[:, n - 1], target, study.rng(), resamples=study.resamples),
+        detectable=minimum_detectable_difference(difference),
+        prompts_needed=required_prompts(difference, WORTH_FINDING),
+        equivalent_n=equivalent_n(curve, target, study.rng(), resamples=study.resamples),
+        equal_kl={kl: Interval(*parts) for kl, *parts in zip(at, *equal, strict=True)},
+    )
+
+
+def best_of_n_overoptimisation(study: Study) -> Overoptimisation:
+    """Of the base policy's best-of-n, at n = 1, 2, 4, ..."""
+    base = study.base
+    powers = 2 ** np.arange(int(math.log2(base.num_candidates)) + 1)
+    columns = [best_of_n_mean(base.scores["proxy"], base.scores[name])[:, powers - 1] for name in ("proxy", "gold")]
+    return _overoptimisation(study, "best_of_n", best_of_n_kl_bound(powers), *columns)
+
+
+def training_overoptimisation(study: Study, path: TrainingPath) -> Overoptimisation:
+    """Of a tuned policy over its training, against its measured KL."""
+    return _overoptimisation(study, "rl", path.kl, path.proxy, path.gold)
+
+
+def _overoptimisation(study: Study, form: Form, kl: Array, proxy: Array, gold: Array) -> Overoptimisation:
+    fit = None
+    if gold.shape[1] >= 4:  # the base policy and three more: one more point than the form has parameters
+        gain = gold[:, 1:] - gold[:, :1]
+        fit = fit_overoptimisation(kl[..., 1:], gain, form, study.rng(), resamples=study.resamples)
+    return Overoptimisation(fit, gold_decline(proxy, gold, study.rng(), resamples=study.resamples))
+
+
+def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisation], num_prompts: int) -> list[str]:
+    """Each finding in a sentence, warnings last."""
+    lines: list[str] = []
+    for method, found in findings.items():
+        d, name, best = found.paired, title(method), f"best-of-{found.n}"
+        clear = (
+            f"{best if d.value > 0 else name} is better" if d.low > 0 or d.high < 0 else "the difference is not significant"
+        )
+        lines.append(
+            f"Gold reward of {best} minus {name}, paired over {num_prompts} prompts: {d.value:+.3f} "
+            f"(95% interval {d.low:+.3f} to {d.high:+.3f}, p = {d.p_value:.3g}): {clear}."
+        )
+        lines.append(
+            f"This run can see differences of {found.detectable:.3f} (power 80%); "
+            f"a difference of {WORTH_FINDING:g} takes {found.prompts_needed:,} prompts."
+        )
+        lines.append(f"{name} is worth best-of-{_n(found.equivalent_n.value)} {_range(found.equivalent_n)}.")
+        if found.equal_kl:
+            each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
+            lines.append(f"At equal KL (nats; best-of-n at its upper bound) best-of-n minus {name} in gold reward: {each}.")
+    for method, result in over.items():
+        decline = result.decline
+        if decline.declines:
+            lines.append(
+                f"WARNING: {title(method)} over-optimises the proxy: past its peak gold falls by {-decline.gold.value:.2f} "
+                f"[{-decline.gold.high:.2f}, {-decline.gold.low:.2f}] while proxy rises by {decline.proxy.value:.2f}. "
+                "Stop earlier, or use a better proxy."
+            )
+    return lines
+
+
+def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisation]) -> dict[str, Any]:
+    """Everything found, for `findings.json`; an infinite number is written as a string."""
+    result: dict[str, Any] = {"compared": {}, "overoptimisation": {}}
+    for method, found in findings.items():
+        result["compared"][method] = {
+            "n": found.n,
+            "best_of_n_minus_method": _parts(found.paired),
+            "detectable_difference": found.detectable,
+            f"prompts_needed_for_{WORTH_FINDING:g}": found.prompts_needed,
+            "equivalent_n": _parts(found.equivalent_n),
+            "best_of_n_minus_method_at_equal_kl": [{"kl": kl, **_parts(i)} for kl, i in found.equal_kl.items()],
+        }
+    for method, item in over.items():
+        fit = item.fit
+        result["overoptimisation"][method] = {
+            "fit": None if fit is None else {
+                "form": "d (alpha - beta d)" if fit.form == "best_of_n" else "d (alpha - beta log d)",
+                **{name: _parts(getattr(fit, name)) for name in ("alpha", "beta", "peak")},
+                "residual": fit.residual,
+            },
+            "declines": item.decline.declines,
+            "proxy_change_after_peak": _parts(item.decline.proxy),
+            "gold_change_after_peak": _parts(item.decline.gold),
+        }  # fmt: skip
+    return result
+
+
+def _parts(interval: Any) -> dict[str, Any]:
+    parts = {name: float(value) for name, value in interval._asdict().items()}
+    return {name: value if math.isfinite(value) else str(value) for name, value in parts.items()}
+
+
+def _n(value: Any) -> str:
+    return f"{float(value):.3g}" if math.isfinite(value) else "more than was drawn"
+
+
+def _range(interval: Interval) -> str:
+    return f"[{_n(interval.low)}, {_n(interval.high)}]"

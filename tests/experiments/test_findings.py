@@ -1,0 +1,136 @@
+"""Findings from pools whose answers are known by construction."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bon.kl import best_of_n_kl_bound
+from suite.evaluation import Study
+from suite.findings import (
+    TrainingPath,
+    as_json,
+    best_of_n_overoptimisation,
+    compared,
+    sentences,
+    training_overoptimisation,
+)
+
+PROMPTS, CANDIDATES = 60, 16
+RNG = np.random.default_rng(3)
+PROXY = RNG.normal(size=(PROMPTS, CANDIDATES))
+GOLD = 0.5 * PROXY + RNG.normal(size=(PROMPTS, CANDIDATES))
+
+
+@pytest.fixture
+def study(hand_pool):
+    return Study(hand_pool(PROXY, GOLD), seed=0, resamples=300)
+
+
+def shifted(hand_pool, proxy, gold, kl):
+    """A tuned policy whose rewards are the base policy's plus a constant, at a known KL."""
+    scores = {"kl_monte_carlo": np.full(PROXY.shape, kl), "kl_rao_blackwell": np.full(PROXY.shape, kl)}
+    return hand_pool(PROXY + proxy, GOLD + gold, scores=scores)
+
+
+def test_paired_difference_is_over_all_subsets(hand_pool, study):
+    tuned = shifted(hand_pool, 2.0, 1.0, 3.0)
+    found = compared(study, tuned, TrainingPath.of(study.base, [tuned]), 2)
+    by_prompt = [
+        np.mean([GOLD[p, max(pair, key=lambda c: PROXY[p, c])] for pair in itertools.combinations(range(CANDIDATES), 2)])
+        - GOLD[p].mean()
+        - 1
+        for p in range(PROMPTS)
+    ]
+    assert found.paired.value == pytest.approx(np.mean(by_prompt))
+    assert found.paired.high < 0
+    assert found.paired.p_value < 0.05
+    spread = (1.959964 + 0.841621) * np.std(by_prompt, ddof=1)
+    assert found.detectable == pytest.approx(spread / math.sqrt(PROMPTS), rel=1e-5)
+    assert found.prompts_needed == math.ceil((spread / 0.1) ** 2)
+
+
+def test_a_policy_as_good_as_best_of_4_is_worth_4(hand_pool, study):
+    best = [max(s, key=lambda c: PROXY[0, c]) for s in itertools.combinations(range(CANDIDATES), 4)]
+    assert len(best) == 1820
+    gain = np.mean(
+        [
+            GOLD[p, max(s, key=lambda c: PROXY[p, c])]
+            for p in range(PROMPTS)
+            for s in itertools.combinations(range(CANDIDATES), 4)
+        ]
+    )
+    tuned = shifted(hand_pool, 1.0, gain - GOLD.mean(), 1.0)
+    found = compared(study, tuned, TrainingPath.of(study.base, [tuned]), 2)
+    assert found.equivalent_n.value == pytest.approx(4)
+    assert found.equivalent_n.low < 4 < found.equivalent_n.high
+
+
+def test_no_better_than_base_is_worth_1_and_out_of_reach_is_said(hand_pool, study):
+    same = shifted(hand_pool, 0.0, 0.0, 0.1)
+    path = TrainingPath.of(study.base, [same])
+    assert compared(study, same, path, 2).equivalent_n.value == 1
+    best = shifted(hand_pool, 9.0, 9.0, 3.0)
+    found = compared(study, best, TrainingPath.of(study.base, [best]), 2)
+    assert math.isinf(found.equivalent_n.value)
+    assert "more than was drawn" in "\n".join(sentences({"ppo": found}, {}, PROMPTS))
+    # JSON has no infinity of its own.
+    assert (
+        json.loads(json.dumps(as_json({"ppo": found}, {}), allow_nan=False))["compared"]["ppo"]["equivalent_n"]["value"]
+        == "inf"
+    )
+
+
+def test_equal_kl_reads_both_frontiers_at_one_kl(hand_pool, study):
+    # The tuned policy gains 1 per nat, along the way and at its end.
+    stops = [shifted(hand_pool, kl, kl, kl) for kl in (0.5, 1.5)]
+    found = compared(study, stops[-1], TrainingPath.of(study.base, stops), 2)
+    assert sorted(found.equal_kl) == [0.5, 1.0]  # 16 candidates reach 1.83 nats, the policy 1.5
+    bounds = best_of_n_kl_bound(np.arange(1, CANDIDATES + 1))
+    for kl, interval in found.equal_kl.items():
+        after = int(np.argmax(bounds >= kl))
+        n = [after, after + 1]  # counted from 1: the two n whose bounds enclose this KL
+        means = [
+            np.mean(
+                [
+                    GOLD[p, max(s, key=lambda c: PROXY[p, c])]
+                    for p in range(PROMPTS)
+                    for s in itertools.combinations(range(CANDIDATES), k)
+                ]
+            )
+            for k in n
+        ]
+        share = (kl - bounds[after - 1]) / (bounds[after] - bounds[after - 1])
+        expected = means[0] + share * (means[1] - means[0]) - (GOLD.mean() + kl)
+        assert interval.value == pytest.approx(expected)
+        assert interval.low < expected < interval.high
+
+
+def test_over_optimisation_is_warned_of(hand_pool):
+    # Gold is what the proxy is, until the proxy is high: then it is the worse the higher.
+    rng = np.random.default_rng(0)
+    proxy = rng.normal(size=(200, 64))
+    study = Study(hand_pool(proxy, np.where(proxy < 1, proxy, 1 - 3 * (proxy - 1))), seed=0, resamples=300)
+    over = best_of_n_overoptimisation(study)
+    assert over.decline.declines
+    assert over.fit is not None
+    assert 0 < over.fit.peak.value < math.sqrt(best_of_n_kl_bound(64))
+    (warning,) = sentences({}, {"best_of_n": over}, 200)
+    assert warning.startswith("WARNING: best-of-n over-optimises the proxy")
+    honest = best_of_n_overoptimisation(Study(hand_pool(proxy, 2 * proxy), seed=0, resamples=300))
+    assert not honest.decline.declines
+    assert sentences({}, {"best_of_n": honest}, 200) == []
+
+
+def test_fit_of_a_training_finds_the_curve_it_was_made_from(hand_pool, study):
+    kls = (0.25, 1.0, 4.0, 9.0)
+    stops = [shifted(hand_pool, kl, math.sqrt(kl) * (1.0 - 0.3 * math.log(math.sqrt(kl))), kl) for kl in kls]
+    over = training_overoptimisation(study, TrainingPath.of(study.base, stops))
+    assert over.fit is not None
+    assert (over.fit.alpha.value, over.fit.beta.value) == (pytest.approx(1.0), pytest.approx(0.3))
+    assert over.fit.peak.value == pytest.approx(math.exp(1 / 0.3 - 1))
+    two = training_overoptimisation(study, TrainingPath.of(study.base, stops[:2]))
+    assert two.fit is None  # as many points as parameters say nothing
+    assert not two.decline.declines
