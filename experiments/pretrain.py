@@ -14,6 +14,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite import imdb, pretraining
+from suite.measures import measure
+from suite.model_card import write_card
 from suite.policies import CHECKSUMS, write_checksums
 from suite.schema import register
 
@@ -29,8 +31,8 @@ def main(composed: DictConfig) -> None:
     folder = Path(config.output)
     if all((folder / part / "model.safetensors").is_file() for part in pretraining.PARTS):
         write_checksums(folder)
-        found = pretraining.measure(folder, splits["held_out"])
-        pretraining.write_card(config, found, (folder / CHECKSUMS).read_text())
+        found = measure(folder, splits["held_out"])
+        write_card(config, found, (folder / CHECKSUMS).read_text())
         print("\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
 
 

@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
-from suite import imdb, pretraining
+from suite import imdb
 from suite.command import REPOSITORY
+from suite.measures import measure
 from suite.policies import CHECKSUMS, load_judge, load_policy
 from suite.schema import JudgeConfig, PolicyConfig
 
@@ -16,7 +17,7 @@ FOLDER = REPOSITORY / "experiments/models/tiny"
 @pytest.fixture(scope="module")
 def measured():
     held_out = imdb.split_reviews(imdb.read_wheel())["held_out"]
-    return pretraining.measure(FOLDER, held_out[:200], crops=600)
+    return measure(FOLDER, held_out[:200], crops=600)
 
 
 def test_checksums_name_all_three_models():

@@ -1,6 +1,5 @@
 """How the embedded models are made, at the smallest size: tokenizer, windows, crops, losses that fall, honest accuracies."""
 
-import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
@@ -10,9 +9,12 @@ import torch
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from suite import imdb, pretraining
+from suite.corpus import Corpus
 from suite.imdb import Review
+from suite.measures import accuracy, measure, perplexity
+from suite.model_card import write_card
 from suite.policies import load_judge, load_policy, write_checksums
-from suite.pretraining import Architecture, Corpus, PretrainConfig, TrainingSettings, accuracy, perplexity
+from suite.pretraining import Architecture, JudgeSettings, PretrainConfig, TrainingSettings
 from suite.schema import JudgeConfig, PolicyConfig
 
 CPU = torch.device("cpu")
@@ -81,8 +83,7 @@ def numbered():
 
 
 def test_windows_tile_the_stream(numbered):
-    settings = TrainingSettings(steps=1, batch_size=8, context=16)
-    batches = numbered.stream_windows(settings)
+    batches = numbered.stream_windows(16, 8, seed=0)
     shifts = []
     for _ in range(3):  # epochs
         first = next(batches)
@@ -105,12 +106,10 @@ def test_windows_tile_the_stream(numbered):
 
 
 def test_windows_come_from_their_seed(corpus):
-    settings = TrainingSettings(steps=1, batch_size=8, context=32, seed=3)
-    one, two = corpus.stream_windows(settings), corpus.stream_windows(settings)
+    one, two = corpus.stream_windows(32, 8, seed=3), corpus.stream_windows(32, 8, seed=3)
     for _ in range(5):
         assert torch.equal(next(one), next(two))
-    other = corpus.stream_windows(dataclasses.replace(settings, seed=4))
-    assert not torch.equal(next(other), next(corpus.stream_windows(settings)))
+    assert not torch.equal(next(corpus.stream_windows(32, 8, seed=4)), next(corpus.stream_windows(32, 8, seed=3)))
 
 
 @pytest.mark.parametrize("length", [8, 48, 400])
@@ -120,7 +119,10 @@ def test_crops_are_of_single_reviews(numbered, length):
     first = tokens[:, 0].contiguous()
     review = torch.searchsorted(numbered.starts, first, right=True) - 1
     begin, end = numbered.starts[review], numbered.starts[review + 1] - 1
-    assert set(review.tolist()) == set(range(40))
+    # A review comes up in proportion to the part of it that a window shows.
+    shown = (numbered.starts.diff() - 1).clamp(max=length).float()
+    share = torch.bincount(review, minlength=40) / 600
+    assert (share - shown / shown.sum()).abs().max() < 5 * (0.1 / 600) ** 0.5
     assert torch.equal(labels, review % 2)
     places = first[:, None] + torch.arange(length)
     assert torch.equal(inside, places < end[:, None])
@@ -128,8 +130,8 @@ def test_crops_are_of_single_reviews(numbered, length):
     kept = inside.sum(1)
     assert (kept >= torch.minimum(end - begin, torch.tensor(length // 4))).all()
     openings = (first == begin).float().mean()
-    assert openings > 0.4
-    assert length == 400 or openings < 0.8
+    assert openings > 0.2
+    assert length == 400 or openings < 0.7
 
 
 def test_crops_of_real_reviews(corpus, tokenizer):
@@ -159,7 +161,8 @@ def test_perplexity_by_hand(corpus, tokenizer):
     assert perplexity(uniform, corpus, 32) == pytest.approx(400)
 
 
-def test_a_tiny_classifier_learns_its_labels(tokenizer, tmp_path):
+@pytest.mark.parametrize("language_weight", [0.0, 0.3])
+def test_a_tiny_classifier_learns_its_labels(tokenizer, tmp_path, language_weight):
     reviews = [
         Review((" great" if label else " awful") * 40 + f" {index}", label, index / 64)
         for index in range(64)
@@ -170,7 +173,9 @@ def test_a_tiny_classifier_learns_its_labels(tokenizer, tmp_path):
     config = pretraining.gpt2_config(tokenizer, SHAPE)
     config.num_labels = 1
     model = GPT2ForSequenceClassification(config)
-    settings = TrainingSettings(steps=40, batch_size=16, context=24, learning_rate=1e-2, warmup_steps=5)
+    settings = JudgeSettings(
+        steps=40, batch_size=16, context=24, learning_rate=1e-2, warmup_steps=5, language_weight=language_weight
+    )
     pretraining.train_classifier("proxy", model, corpus, settings, tmp_path / "training.log")
     assert accuracy(model, corpus, 16, crops=400) > 0.95
 
@@ -253,9 +258,10 @@ def rebuilt(few, tmp_path_factory):
         output=str(folder),
         vocab_size=400,
         policy=TrainingSettings(**step),
-        proxy=TrainingSettings(**step, seed=1),
-        gold=TrainingSettings(**step, seed=2),
+        proxy=JudgeSettings(**step, seed=1),
+        gold=JudgeSettings(**step, seed=2),
         shape=SHAPE,
+        judge_shape=SHAPE,
     )
     for part in config.parts:
         pretraining.PARTS[part](config, few)
@@ -276,19 +282,30 @@ def test_rebuilt_models_are_what_a_run_loads(rebuilt):
 
 
 def test_measures_and_card(rebuilt, few):
-    found = pretraining.measure(rebuilt, few["held_out"])
+    found = measure(rebuilt, few["held_out"])
     assert found["policy perplexity"] == pytest.approx(400, rel=0.3)  # three steps of training
     assert {name for name in found if "accuracy" in name} == {
         f"{judge} accuracy, {length} tokens" for judge in ("proxy", "gold") for length in (24, 128)
     }
     assert all(0 <= value <= 1 for name, value in found.items() if "accuracy" in name)
     config = PretrainConfig(output=str(rebuilt), vocab_size=400, shape=SHAPE)
-    pretraining.write_card(config, found, (rebuilt / "SHA256SUMS").read_text())
+    write_card(config, found, (rebuilt / "SHA256SUMS").read_text())
     card = (rebuilt / "README.md").read_text()
     assert "python experiments/pretrain.py" in card
     assert f"| policy perplexity | {found['policy perplexity']:.4g} |" in card
     assert "gold/model.safetensors" in card
     assert "proxy step 3 loss" in card
+
+
+def test_judges_start_from_weights_of_their_own(rebuilt):
+    from safetensors.torch import load_file
+
+    policy, proxy, gold = (load_file(rebuilt / n / "model.safetensors") for n in ("policy", "proxy", "gold"))
+    name = "transformer.h.0.mlp.c_fc.weight"
+    for one, other in itertools.combinations((policy, proxy, gold), 2):
+        # Three steps of training move no weight as far as another draw of it is away.
+        correlation = torch.corrcoef(torch.stack([one[name].float().ravel(), other[name].float().ravel()]))[0, 1]
+        assert abs(correlation) < 0.5
 
 
 def test_shipped_weights_are_in_half_precision(rebuilt):
@@ -307,8 +324,16 @@ def test_each_judge_sees_its_own_labels_alone(few, tmp_path, monkeypatch):
         return real(cls, reviews, tokenizer)
 
     monkeypatch.setattr(Corpus, "of", classmethod(noted))
-    step = TrainingSettings(steps=1, batch_size=4, context=16, warmup_steps=1)
-    config = PretrainConfig(output=str(tmp_path), vocab_size=300, policy=step, proxy=step, gold=step, shape=SHAPE)
+    step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1}
+    config = PretrainConfig(
+        output=str(tmp_path),
+        vocab_size=300,
+        policy=TrainingSettings(**step),
+        proxy=JudgeSettings(**step),
+        gold=JudgeSettings(**step),
+        shape=SHAPE,
+        judge_shape=SHAPE,
+    )
     for part in config.parts:
         pretraining.PARTS[part](config, few)
     texts = {name: {review.text for review in few[name]} for name in imdb.SPLITS}
