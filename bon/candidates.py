@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,14 @@ _FIXED_COLUMNS = (
     "prompt_id", "candidate_id", "prompt", "response", "prompt_token_ids", "token_ids", "length", "logprob", "raw_logprob",
     "ref_logprob",
 )  # fmt: skip
+
+
+class Rule(Protocol):
+    """What `Candidates.select` applies; the rules are in `bon.selection`."""
+
+    def indices(self, candidates: Candidates, rng: np.random.Generator | None = None) -> NDArray[np.int_]:
+        """The candidates chosen for every prompt [P, k]."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +108,18 @@ class Candidates:
         """The candidates at `indices` [P, k] of every prompt, in that order, with every column moved together."""
         rows = np.arange(self.num_prompts)[:, None]
         return self._map(lambda array: array[rows, indices])
+
+    def select(self, rule: Rule, rng: np.random.Generator | None = None) -> Candidates:
+        """What a rule of `bon.selection` returns from this pool: [P, 1], or [P, k] for `TopK(k)`. Nothing is drawn again.
+
+        Args:
+            rule: for example `BestOfN()` or `SoftBestOfN(temperature=0.5)`.
+            rng: for rules that choose at random; the others do not touch it.
+
+        Raises:
+            ValueError: the pool lacks a column that the rule reads, or the rule is random and there is no `rng`.
+        """
+        return self.take(rule.indices(self, rng))
 
     def with_scores(self, **scores: NDArray[np.floating]) -> Candidates:
         """A copy with these scores [P, N] added or replaced."""
