@@ -179,11 +179,12 @@ def _reject(grow: _Grow, shape: tuple[int, int], reward: Reward, lengths: Sequen
         pool, over = grow(length, survived)
         stale = survived & ~scored_whole
         texts = pool.full_texts
-        try:
-            scores[stale] = checked_scores(reward, [texts[p][c] for p, c in np.argwhere(stale)])
-        except RewardError as error:
-            error.candidates = pool
-            raise
+        if stale.any():
+            try:
+                scores[stale] = checked_scores(reward, [texts[p][c] for p, c in np.argwhere(stale)])
+            except RewardError as error:
+                error.candidates = pool
+                raise
         scored_whole = over
         if length is not None:
             cutoff = np.nanquantile(np.where(survived, scores, np.nan), alpha, axis=1, keepdims=True)

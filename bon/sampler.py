@@ -127,9 +127,7 @@ class BestOfNSampler:
         best: Candidates | None = None
         for begin in range(0, self.sample_size, _BLOCK):
             block = range(begin, min(begin + _BLOCK, self.sample_size))
-            part = self._drawn(queries, block, seed, lengths, best, **generation_kwargs)
-            pool = part if best is None else best.extended(part)
-            best = pool.select(TopK(min(self.n_candidates, pool.num_candidates), by=SCORE))
+            best = self._best(best, self._drawn(queries, block, seed, lengths, best, **generation_kwargs))
         assert best is not None
         if skip_special_tokens:
             return best.full_texts
@@ -236,6 +234,11 @@ class BestOfNSampler:
             self.model.to(device)
         seed = int(self._seeds.spawn(1)[0].generate_state(1)[0])
         return queries, seed, [int(self.length_sampler()) for _ in queries]
+
+    def _best(self, before: Candidates | None, part: Candidates) -> Candidates:
+        """The best of those kept before and of a new block."""
+        pool = part if before is None else before.extended(part)
+        return pool.select(TopK(min(self.n_candidates, pool.num_candidates), by=SCORE))
 
     def _drawn(
         self,
