@@ -193,19 +193,6 @@ def test_device_moves_the_model(build_sampler, build_model):
     assert moved == ["cpu"]
 
 
-class ValueHead(torch.nn.Module):
-    """What TRL's wrapper is to a sampler: no `generate`, no `config`, the model under `pretrained_model`."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.pretrained_model = model
-        self.v_head = torch.nn.Linear(32, 1)
-
-
-def test_a_value_head_wrapper_samples_as_the_model_inside(build_sampler, gpt2):
-    assert build_sampler(model=ValueHead(gpt2)).generate(QUERIES) == build_sampler().generate(QUERIES)
-
-
 def test_trls_own_value_head_wrapper_samples_as_the_model_inside(build_sampler, gpt2, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     with warnings.catch_warnings():
