@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from pool_checks import last_number
 
 import bon.sampler
 from bon import BestOfNSampler, Candidates, RewardError
@@ -12,11 +13,6 @@ from bon.selection import TopK
 
 QUERIES = [[10, 11, 12], [13], [14, 15]]
 COLUMNS = ("token_ids", "lengths", "texts", "logprobs", "raw_logprobs")
-
-
-def last_number(texts):
-    words = [text.split()[-1] for text in texts]
-    return [float(word[1:]) if word[0] == "w" else 0.0 for word in words]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pool_checks import last_number
 
 import bon.continuation
 from bon import RewardError, generate_candidates, score_candidates
@@ -13,11 +14,6 @@ from bon.selection import best_of_n
 EOS = 1
 PROMPTS = [[10, 11, 12], [13], [20, 21, 22, 23, 24, 25, 26], [14, 15]]
 ENDS = {"eos_token_id": [EOS, 40, 41, 42, 43, 44]}  # some responses end early
-
-
-def last_number(texts):
-    words = [text.split()[-1] for text in texts]
-    return [float(word[1:]) if word[0] == "w" else 0.0 for word in words]
 
 
 def full_pool(model, tokenizer, count=10, reward=last_number, **options):

@@ -8,17 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from pool_checks import last_number
 from transformers import GenerationConfig
 
 from bon import BestOfNSampler, LengthSampler, RewardError, generate_candidates
 from bon.sampler import query_token_ids
 
 QUERIES = [[10, 11, 12], [13], [14, 15]]
-
-
-def last_number(texts):
-    """A reward that tells candidates apart: the number of the last word."""
-    return [float(text.split()[-1].removeprefix("w")) if text.split()[-1][0] == "w" else 0.0 for text in texts]
 
 
 @pytest.fixture

@@ -4,19 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pool_checks import PROMPTS, last_number
 from scipy import integrate, stats
 
 from bon import RewardError, generate_candidates, score_candidates
 from bon.selection import best_of_n
 from bon.stopping import draw_while_worth, expected_improvement, replay_stopping, stopping_counts
 from bon.thresholds import excess_threshold
-
-PROMPTS = [[10, 11, 12], [13], [20, 21, 22, 23, 24, 25, 26], [14, 15], [30, 31, 32]]
-
-
-def last_number(texts):
-    words = [text.split()[-1] for text in texts]
-    return [float(word[1:]) if word[0] == "w" else 0.0 for word in words]
 
 
 @pytest.mark.parametrize("count", [3, 5, 40])

@@ -75,5 +75,5 @@ def test_a_lora_adapter_takes_part_until_it_is_disabled(peft, wrapped, kind, lay
 
 def test_virtual_tokens_are_refused(peft, wrapped, build_model, tokenizer):
     tuned = wrapped(build_model("gpt2"), peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
-    with pytest.raises(ValueError, match="virtual tokens .*PROMPT_TUNING"):
+    with pytest.raises(ValueError, match=r"virtual tokens .*PROMPT_TUNING"):
         generate_candidates(tuned, tokenizer, PROMPTS, 3, **OPTIONS)
