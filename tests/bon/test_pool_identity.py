@@ -144,3 +144,20 @@ def test_the_models_own_generation_config_is_left_alone(kind, build_model, token
     generate_candidates(model, tokenizer, PROMPTS, 2, max_new_tokens=3, temperature=0.5)
     assert model.generation_config is config
     assert config.to_dict() == before
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mamba"])
+def test_batches_fill_half_of_a_gpus_free_memory(kind, build_model, monkeypatch):
+    model = build_model(kind)
+    free = 40 * 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    on_cpu = bon.generation.automatic_batch_tokens(model)
+    monkeypatch.setattr(type(model), "device", property(lambda self: torch.device("cuda")))
+    tokens = bon.generation.automatic_batch_tokens(model)
+    # Keys and values alone: 2 layers, single precision, and at most 32 wide.
+    assert tokens * 2 * 2 * 4 * 16 <= free // 2
+    assert tokens > 100 * on_cpu
+    free //= 4
+    assert bon.generation.automatic_batch_tokens(model) == pytest.approx(tokens / 4, rel=1e-3)
+    free = 0
+    assert bon.generation.automatic_batch_tokens(model) == on_cpu
