@@ -1,12 +1,14 @@
 """Best-of-n sampling: pools of scored candidates, unbiased estimates for every n, KL and intervals.
 
-The core needs torch, transformers, numpy and tqdm; saving pools needs pyarrow, some intervals need scipy.
+The core needs torch, transformers, numpy and tqdm; saving pools needs pyarrow, stopping and some intervals need scipy.
 """
 
 from bon.candidates import Candidates
 from bon.generation import generate_candidates
+from bon.rejection import speculative_rejection
 from bon.rewards import ClassifierReward, RewardError, score_candidates
 from bon.sampler import BestOfNSampler, LengthSampler
+from bon.stopping import draw_while_worth
 
 __version__ = "0.1.0"
 
@@ -16,6 +18,8 @@ __all__ = [
     "ClassifierReward",
     "LengthSampler",
     "RewardError",
+    "draw_while_worth",
     "generate_candidates",
     "score_candidates",
+    "speculative_rejection",
 ]

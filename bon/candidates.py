@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FORMAT = "bon.candidates.1"
-_FIXED_COLUMNS = (
-    "prompt_id", "candidate_id", "prompt", "response", "prompt_token_ids", "token_ids", "length", "logprob", "raw_logprob",
-    "ref_logprob",
-)  # fmt: skip
+
+class Rule(Protocol):
+    """What `Candidates.select` applies; the rules are in `bon.selection`."""
+
+    def indices(self, candidates: Candidates, rng: np.random.Generator | None = None) -> NDArray[np.int_]:
+        """The candidates chosen for every prompt [P, k]."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +100,27 @@ class Candidates:
         rows = np.arange(self.num_prompts)[:, None]
         return self._map(lambda array: array[rows, indices])
 
+    def rows(self, positions: NDArray[np.int_] | NDArray[np.bool_]) -> Candidates:
+        """The pool of the prompts at `positions` (indices in any order, or a mask [P])."""
+        indices = np.arange(self.num_prompts)[positions].tolist()
+        return self._map(
+            lambda array: array[indices],
+            prompts=[self.prompts[i] for i in indices],
+            prompt_token_ids=[self.prompt_token_ids[i] for i in indices],
+        )
+
+    def select(self, rule: Rule, rng: np.random.Generator | None = None) -> Candidates:
+        """What a rule of `bon.selection` returns from this pool: [P, 1], or [P, k] for `TopK(k)`. Nothing is drawn again.
+
+        Args:
+            rule: for example `BestOfN()` or `SoftBestOfN(temperature=0.5)`.
+            rng: for rules that choose at random; the others do not touch it.
+
+        Raises:
+            ValueError: the pool lacks a column that the rule reads, or the rule is random and there is no `rng`.
+        """
+        return self.take(rule.indices(self, rng))
+
     def with_scores(self, **scores: NDArray[np.floating]) -> Candidates:
         """A copy with these scores [P, N] added or replaced."""
         return replace(self, scores={**self.scores, **{k: np.asarray(v, dtype=np.float64) for k, v in scores.items()}})
@@ -121,14 +141,11 @@ class Candidates:
             raise ValueError("cannot extend a pool with candidates of other prompts")
         width = max(self.token_ids.shape[2], more.token_ids.shape[2])
 
-        def padded(ids: NDArray[np.int32]) -> NDArray[np.int32]:
-            return np.pad(ids, ((0, 0), (0, 0), (0, width - ids.shape[2])))
-
         both_ref = self.ref_logprobs is not None and more.ref_logprobs is not None
         return replace(
             self,
             texts=np.concatenate([self.texts, more.texts], axis=1),
-            token_ids=np.concatenate([padded(self.token_ids), padded(more.token_ids)], axis=1),
+            token_ids=np.concatenate([_widened(self.token_ids, width), _widened(more.token_ids, width)], axis=1),
             lengths=np.concatenate([self.lengths, more.lengths], axis=1),
             logprobs=np.concatenate([self.logprobs, more.logprobs], axis=1),
             raw_logprobs=np.concatenate([self.raw_logprobs, more.raw_logprobs], axis=1),
@@ -141,7 +158,7 @@ class Candidates:
             metadata=_summed(self.metadata, more.metadata),
         )
 
-    def _map(self, pick: Any) -> Candidates:
+    def _map(self, pick: Callable[[NDArray[Any]], NDArray[Any]], **changes: Any) -> Candidates:
         return replace(
             self,
             texts=pick(self.texts),
@@ -151,6 +168,7 @@ class Candidates:
             raw_logprobs=pick(self.raw_logprobs),
             ref_logprobs=None if self.ref_logprobs is None else pick(self.ref_logprobs),
             scores={name: pick(values) for name, values in self.scores.items()},
+            **changes,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -162,47 +180,9 @@ class Candidates:
         Raises:
             ValueError: a score has the name of another column.
         """
-        parquet = _pyarrow_parquet()
-        import pyarrow as pa
+        from bon.candidate_files import save_candidates
 
-        clash = set(self.scores) & set(_FIXED_COLUMNS)
-        if clash:
-            raise ValueError(f"a score cannot be named {sorted(clash)[0]!r}: the file has a column of that name")
-        prompts, candidates = self.token_ids.shape[:2]
-        prompt_id = np.repeat(np.arange(prompts, dtype=np.int32), candidates)
-        lengths = self.lengths.reshape(-1)
-        kept = np.arange(self.token_ids.shape[2]) < self.lengths[..., None]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        columns: dict[str, Any] = {
-            "prompt_id": prompt_id,
-            "candidate_id": np.tile(np.arange(candidates, dtype=np.int32), prompts),
-            "prompt": pa.array(self.prompts, pa.string()).take(pa.array(prompt_id)),
-            "response": pa.array(self.texts.reshape(-1).tolist(), pa.string()),
-            "prompt_token_ids": pa.array([list(ids) for ids in self.prompt_token_ids], pa.list_(pa.int32())).take(
-                pa.array(prompt_id)
-            ),
-            "token_ids": pa.ListArray.from_arrays(offsets, self.token_ids[kept].astype(np.int32)),
-            "length": lengths.astype(np.int32),
-            "logprob": self.logprobs.reshape(-1),
-            "raw_logprob": self.raw_logprobs.reshape(-1),
-        }
-        if self.ref_logprobs is not None:
-            columns["ref_logprob"] = self.ref_logprobs.reshape(-1)
-        columns.update({name: values.reshape(-1) for name, values in self.scores.items()})
-        header = {"format": _FORMAT, "prompts": prompts, "candidates": candidates, "scores": list(self.scores)}
-        table = pa.table(columns).replace_schema_metadata(
-            {"bon": json.dumps(header), "bon.metadata": json.dumps(dict(self.metadata))}
-        )
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            parquet.write_table(table, temporary, compression="zstd")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        save_candidates(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Candidates:
@@ -211,39 +191,47 @@ class Candidates:
         Raises:
             ValueError: the file is not such a file.
         """
-        parquet = _pyarrow_parquet()
-        try:
-            table = parquet.read_table(path)
-            header = json.loads(table.schema.metadata[b"bon"])
-            metadata = json.loads(table.schema.metadata[b"bon.metadata"])
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(f"{path} is not a candidates file, or is damaged ({type(error).__name__}); delete it") from error
-        if header["format"] != _FORMAT:
-            raise ValueError(f"{path} has format {header['format']!r}, this version reads {_FORMAT!r}; delete it")
-        prompts, candidates = header["prompts"], header["candidates"]
+        from bon.candidate_files import load_candidates
 
-        def column(name: str) -> NDArray[Any]:
-            return table[name].to_numpy().reshape(prompts, candidates)
+        return load_candidates(path)
 
-        lengths = column("length").astype(np.int32)
-        token_ids = np.zeros((prompts, candidates, int(lengths.max(initial=1))), dtype=np.int32)
-        flat = table["token_ids"].combine_chunks().flatten().to_numpy()
-        token_ids[np.arange(token_ids.shape[2]) < lengths[..., None]] = flat
-        first_rows = np.arange(prompts) * candidates
-        return cls(
-            prompts=table["prompt"].take(first_rows).to_pylist(),
-            prompt_token_ids=table["prompt_token_ids"].take(first_rows).to_pylist(),
-            texts=np.array(table["response"].to_pylist(), dtype=object).reshape(prompts, candidates),
-            token_ids=token_ids,
-            lengths=lengths,
-            logprobs=column("logprob"),
-            raw_logprobs=column("raw_logprob"),
-            ref_logprobs=column("ref_logprob") if "ref_logprob" in table.column_names else None,
-            scores={name: column(name) for name in header["scores"]},
-            metadata=metadata,
-        )
+
+def stacked(pools: Sequence[Candidates]) -> Candidates:
+    """Pools of different prompts, with equally many candidates each, one below the other.
+
+    Scores and reference log-probabilities survive only where all have them; the metadata is the first pool's, with what was
+    spent added up.
+
+    Raises:
+        ValueError: no pool, or different numbers of candidates.
+    """
+    if not pools or len({pool.num_candidates for pool in pools}) != 1:
+        raise ValueError(f"pools to stack must have equally many candidates, got {[pool.num_candidates for pool in pools]}")
+    first, width = pools[0], max(pool.token_ids.shape[2] for pool in pools)
+    known = [pool.ref_logprobs for pool in pools if pool.ref_logprobs is not None]
+    metadata = dict(first.metadata)
+    for pool in pools[1:]:
+        metadata = _summed(metadata, pool.metadata)
+    return Candidates(
+        prompts=[prompt for pool in pools for prompt in pool.prompts],
+        prompt_token_ids=[ids for pool in pools for ids in pool.prompt_token_ids],
+        texts=np.concatenate([pool.texts for pool in pools]),
+        token_ids=np.concatenate([_widened(pool.token_ids, width) for pool in pools]),
+        lengths=np.concatenate([pool.lengths for pool in pools]),
+        logprobs=np.concatenate([pool.logprobs for pool in pools]),
+        raw_logprobs=np.concatenate([pool.raw_logprobs for pool in pools]),
+        ref_logprobs=np.concatenate(known) if len(known) == len(pools) else None,
+        scores={
+            name: np.concatenate([pool.scores[name] for pool in pools])
+            for name in first.scores
+            if all(name in pool.scores for pool in pools)
+        },
+        metadata=metadata,
+    )
+
+
+def _widened(token_ids: NDArray[np.int32], width: int) -> NDArray[np.int32]:
+    return np.pad(token_ids, ((0, 0), (0, 0), (0, width - token_ids.shape[2])))
 
 
 _SPENT = ("tokens", "seconds", "scoring_seconds")
@@ -253,11 +241,3 @@ def _summed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     """Metadata of two joined pools: what was spent adds up, everything else is the first pool's."""
     spent = {key: first.get(key, 0) + second.get(key, 0) for key in _SPENT if key in first or key in second}
     return {**first, **spent}
-
-
-def _pyarrow_parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("saving and loading candidates needs pyarrow: pip install pyarrow") from None
-    return pyarrow.parquet

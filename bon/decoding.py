@@ -159,8 +159,9 @@ def decode(
     uniforms: torch.Tensor,
     limits: torch.Tensor,
     extra_processor: LogitsProcessor | None = None,
+    begun: torch.Tensor | None = None,
 ) -> Responses:
-    """Draw `repeats` responses for every prompt.
+    """Draw `repeats` responses for every prompt, or the rest of responses that have begun.
 
     Args:
         model: a transformers causal LM in evaluation mode.
@@ -170,6 +171,8 @@ def decode(
         uniforms: [B * K, T] on the model's device; candidate k of prompt b is row b * K + k.
         limits: [B * K] the most tokens each response may have, at most T.
         extra_processor: runs after all processors that the config names; what it returns is what tokens are drawn from.
+        begun: [B, t] response tokens that stand behind each prompt already. `uniforms`, `limits` and what is returned are
+            then about the tokens after those; the options still count from the end of the prompt.
     """
     device = uniforms.device
     steps = uniforms.shape[1]
@@ -179,9 +182,12 @@ def decode(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.as_tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
-    processors = _processors(model, config, mask.repeat_interleave(repeats, 0), steps)
+    behind = 0 if begun is None else begun.shape[1]
+    processors = _processors(model, config, mask.repeat_interleave(repeats, 0), behind + steps)
     if extra_processor is not None:
         processors.append(extra_processor)
+    if begun is not None:
+        ids, mask = torch.cat([ids, begun], 1), torch.cat([mask, torch.ones_like(begun)], 1)
     draw = _Draw(config, processors, uniforms, limits)
     if keeps_plain_cache(model):
         _decode_forward(model, ids, mask, repeats, draw)

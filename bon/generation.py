@@ -14,8 +14,9 @@ from transformers import GenerationConfig
 
 from bon.candidates import Candidates
 from bon.decoding import Responses, decode, evaluation_mode
-from bon.options import HONOURED, reads_positions, resolve_generation_config
+from bon.options import reads_positions, resolve_generation_config, sampling_of
 from bon.randomness import candidate_uniforms
+from bon.wrappers import unwrapped
 
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
 CPU_BATCH_TOKENS = 16_384
@@ -60,7 +61,7 @@ def generate_candidates(
     where its uniform number falls within that of a boundary: then the candidate is another draw from the same distribution.
 
     Args:
-        model: a transformers causal LM, or a wrapper of one that keeps it as `pretrained_model` (TRL's value head).
+        model: a transformers causal LM, bare, with a PEFT adapter, or in TRL's value-head wrapper.
         tokenizer: its tokenizer.
         prompts: P texts, or P lists of token ids.
         num_candidates: N, candidates a prompt.
@@ -82,15 +83,15 @@ def generate_candidates(
             several candidates, an option that cannot be honoured.
     """
     start = time.perf_counter()
-    model = getattr(model, "pretrained_model", model)
+    model = unwrapped(model)
     config = resolve_generation_config(model, tokenizer, generation_config, generation_kwargs)
-    token_ids = _as_token_ids(tokenizer, prompts)
+    token_ids = token_ids_of(tokenizer, prompts)
     if num_candidates < 1:
         raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
     if not config.do_sample and num_candidates > 1:
         raise ValueError(f"do_sample=False draws the same text {num_candidates} times; set do_sample=True or draw 1 candidate")
-    limits = _response_limits(config, token_ids, response_lengths)
-    _check_context(model, token_ids, limits)
+    limits = response_limits(config, token_ids, response_lengths)
+    check_context(model, token_ids, limits)
     prompt_ids = list(range(len(token_ids))) if prompt_ids is None else list(prompt_ids)
     if len(prompt_ids) != len(token_ids):
         raise ValueError(f"{len(prompt_ids)} prompt_ids for {len(token_ids)} prompts")
@@ -102,7 +103,7 @@ def generate_candidates(
     logprobs, raw_logprobs = np.zeros(shape), np.zeros(shape)
     candidates = range(first_candidate, first_candidate + num_candidates)
     if max_batch_tokens is None:
-        max_batch_tokens = _automatic_batch_tokens(model)
+        max_batch_tokens = automatic_batch_tokens(model)
     batches = _pack(token_ids, limits, candidates, max_batch_tokens, uniform=reads_positions(config))
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
     with bar, evaluation_mode(model):
@@ -126,9 +127,7 @@ def generate_candidates(
         raw_logprobs=raw_logprobs,
         metadata={
             "seed": seed,
-            "sampling": {
-                name: _plain(value) for name, value in vars(config).items() if name in HONOURED and value is not None
-            },
+            "sampling": sampling_of(config),
             "device": str(device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "tokens": int(lengths.sum()),
@@ -137,16 +136,8 @@ def generate_candidates(
     )
 
 
-def _plain(value: Any) -> Any:
-    """An option as a JSON value."""
-    if isinstance(value, dict):
-        return [[_plain(key), _plain(item)] for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, bool | int | float | str) else repr(value)
-
-
-def _as_token_ids(tokenizer: Any, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+def token_ids_of(tokenizer: Any, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
+    """Token ids of every prompt [P], from texts or token ids; none may be empty."""
     if isinstance(prompts, str):
         raise ValueError(f"prompts must be a list of texts or of token ids, got one text: use [{prompts[:30]!r}]")
     if len(prompts) == 0:
@@ -158,9 +149,10 @@ def _as_token_ids(tokenizer: Any, prompts: Sequence[str] | Sequence[Sequence[int
     return rows
 
 
-def _response_limits(
+def response_limits(
     config: GenerationConfig, prompts: Sequence[Sequence[int]], response_lengths: Sequence[int] | None
 ) -> list[int]:
+    """The most tokens that each prompt's responses may have [P], from whichever option says so."""
     if response_lengths is not None:
         if len(response_lengths) != len(prompts):
             raise ValueError(f"{len(response_lengths)} response_lengths for {len(prompts)} prompts")
@@ -177,7 +169,8 @@ def _response_limits(
     return limits
 
 
-def _check_context(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
+def check_context(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
+    """Refuse prompts that leave no room for their responses, and token ids that the model does not have."""
     context = getattr(model.config, "max_position_embeddings", None)
     vocabulary = getattr(model.config, "vocab_size", None)
     for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
@@ -193,13 +186,15 @@ def _check_context(model: Any, prompts: Sequence[Sequence[int]], limits: Sequenc
             )
 
 
-def _automatic_batch_tokens(model: Any) -> int:
+def automatic_batch_tokens(model: Any) -> int:
     """As many tokens as fit in half of a GPU's free memory; a fixed number on a CPU, where larger batches are slower."""
     if model.device.type != "cuda":
         return CPU_BATCH_TOKENS
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # A state-space model has no heads; counting its width as keys and values of one head is on the safe side.
+    query_heads = getattr(config, "num_attention_heads", None) or 1
+    heads = getattr(config, "num_key_value_heads", None) or query_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
     per_token = 2 * config.num_hidden_layers * heads * head_width * model.dtype.itemsize + 16 * config.hidden_size
     # Logits and their copies, in single precision, weigh on one token of each row; rows are about 32 tokens long or longer.
     per_token += 5 * 4 * config.vocab_size // 32

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bon.candidates import Candidates
 from bon.decoding import evaluation_mode
+from bon.wrappers import unwrapped
 
 _BATCH_TOKENS = 4096
 
@@ -26,7 +27,7 @@ def response_logits(
         Index of the rows in [P, N] (a pair of arrays [B]), token ids [B, T], which of them belong to the response [B, T]
         (padding is False, the end-of-sequence token True), and logits [B, T, V] in single precision.
     """
-    model = getattr(model, "pretrained_model", model)
+    model = unwrapped(model)
     device = model.device
     prompt_lengths = np.array([len(ids) for ids in candidates.prompt_token_ids])
     keeps = model._supports_logits_to_keep()

@@ -81,6 +81,20 @@ def resolve_generation_config(
     return config
 
 
+def sampling_of(config: GenerationConfig) -> dict[str, Any]:
+    """Everything in a resolved config that decides which tokens are drawn, as JSON values."""
+    return {name: _plain(value) for name, value in vars(config).items() if name in HONOURED and value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """An option as a JSON value."""
+    if isinstance(value, dict):
+        return [[_plain(key), _plain(item)] for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str) else repr(value)
+
+
 def reads_positions(config: GenerationConfig) -> bool:
     """Whether an option counts or matches tokens from the left edge of the batch, where padding would be taken for text."""
     return bool(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,17 @@ from transformers import GenerationConfig
 
 from bon.candidates import Candidates
 from bon.generation import generate_candidates
+from bon.options import resolve_generation_config, sampling_of
+from bon.queries import query_token_ids
 from bon.randomness import fresh_seed
 from bon.rewards import Reward, RewardError, score_candidates
-from bon.selection import top_k
+from bon.selection import TopK
+from bon.wrappers import unwrapped
 
 #: The name of the score column that `BestOfNSampler` fills and selects by.
 SCORE = "proxy"
+#: Candidates a query that `generate` holds at once; of those before, only the best are kept.
+_BLOCK = 256
 
 
 class LengthSampler:
@@ -55,7 +61,7 @@ class BestOfNSampler:
     distribution (transformers' own default would be top-k 50).
 
     Args:
-        model: any transformers causal LM, or TRL's value-head wrapper of one.
+        model: any transformers causal LM, bare, with a PEFT adapter, or in TRL's value-head wrapper.
         tokenizer: its tokenizer, with or without a padding token, of either padding side.
         queries_to_scores: list of texts (query and response as one text) -> one finite number each.
         length_sampler: called once a query, returns the most tokens its responses may have.
@@ -106,16 +112,23 @@ class BestOfNSampler:
             tokenized_query: a list of token ids, a 1-D tensor, a 2-D tensor, a list of lists, or a list of 1-D tensors.
             skip_special_tokens: leave special tokens (end of sequence, padding) out of the text.
             device: where the model is moved first; it stays where it is unless given.
-            **generation_kwargs: options of GenerationConfig.
+            **generation_kwargs: options of GenerationConfig, or `max_batch_tokens` and `progress` of `sample`.
 
         Returns:
-            [P][n_candidates] texts.
+            [P][n_candidates] texts: the best of what `sample` would return. Only 256 candidates a query are held, and
+            scored, at a time, so memory does not grow with `sample_size`; a reward that looks at its whole batch of texts
+            sees that much.
 
         Raises:
             ValueError: as `generate_candidates`.
             RewardError: the reward failed; the candidates drawn are its `candidates`.
         """
-        best = top_k(self.sample(tokenized_query, device=device, **generation_kwargs), self.n_candidates, by=SCORE)
+        queries, seed, lengths = self._planned(tokenized_query, device)
+        best: Candidates | None = None
+        for begin in range(0, self.sample_size, _BLOCK):
+            block = range(begin, min(begin + _BLOCK, self.sample_size))
+            best = self._best(best, self._drawn(queries, block, seed, lengths, best, **generation_kwargs))
+        assert best is not None
         if skip_special_tokens:
             return best.full_texts
         return [
@@ -125,64 +138,138 @@ class BestOfNSampler:
             for prompt, row, lengths in zip(best.prompt_token_ids, best.token_ids, best.lengths, strict=True)
         ]
 
-    def sample(self, tokenized_query: Any, device: str | torch.device | None = None, **generation_kwargs: Any) -> Candidates:
+    def sample(
+        self,
+        tokenized_query: Any,
+        device: str | torch.device | None = None,
+        *,
+        max_batch_tokens: int | None = None,
+        progress: bool = False,
+        **generation_kwargs: Any,
+    ) -> Candidates:
         """Everything that was drawn for every query, scored: the reward is `scores["proxy"]` [P, sample_size].
 
-        Arguments and errors as `generate`.
+        `select` of what is returned picks from it by any rule of `bon.selection`, `grow` draws more.
+
+        Args:
+            tokenized_query: as in `generate`, like `device`, the keywords and the errors.
+            device: where the model is moved first.
+            max_batch_tokens: prompt and response tokens in one batch; chosen from the device's memory unless given.
+            progress: show bars on a terminal.
+            **generation_kwargs: options of GenerationConfig.
         """
+        queries, seed, lengths = self._planned(tokenized_query, device)
+        return self._drawn(
+            queries,
+            range(self.sample_size),
+            seed,
+            lengths,
+            max_batch_tokens=max_batch_tokens,
+            progress=progress,
+            **generation_kwargs,
+        )
+
+    def grow(
+        self,
+        candidates: Candidates,
+        sample_size: int,
+        *,
+        max_batch_tokens: int | None = None,
+        progress: bool = False,
+        **generation_kwargs: Any,
+    ) -> Candidates:
+        """A pool of `sample` with further candidates behind its own, `sample_size` in all; only the new ones are drawn.
+
+        The candidates that were there stay as they are, to the bit. The new ones come from the uniform numbers that
+        `sample_size` candidates would have had from the start, so the whole is the pool drawn at once, up to the rounding
+        of logits that another cut into batches brings (see `generate_candidates`): equal in distribution always, equal in
+        tokens but for uniform numbers that fall within about 1e-6 of a boundary. A pool loaded from its file grows as well.
+
+        Args:
+            candidates: what `sample` or `grow` returned, of this model: the pool remembers its seed, its lengths and its
+                sampling options, not its model. Not a selection from it.
+            sample_size: candidates a query afterwards, at least as many as there are.
+            max_batch_tokens: prompt and response tokens in one batch.
+            progress: show bars on a terminal.
+            **generation_kwargs: options of GenerationConfig, those of the call that drew the pool.
+
+        Returns:
+            The grown pool. Scores other than "proxy" and reference log-probabilities are dropped: the new ones have none.
+
+        Raises:
+            ValueError: fewer candidates asked for than there are, a pool that `sample` did not draw, other sampling options.
+            RewardError: as `generate`.
+        """
+        present = candidates.num_candidates
+        if sample_size < present:
+            raise ValueError(f"sample_size must be at least {present} (the candidates of the pool), got {sample_size}")
+        if not {"seed", "sampling", "response_lengths"} <= set(candidates.metadata):
+            raise ValueError("this pool was not drawn by `sample`: extend it by generate_candidates(first_candidate=...)")
+        config = resolve_generation_config(unwrapped(self.model), self.tokenizer, self.generation_config, generation_kwargs)
+        now, then = sampling_of(config), candidates.metadata["sampling"]
+        changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+        if changed:
+            raise ValueError(
+                f"the pool was drawn with other sampling options: "
+                f"{', '.join(f'{name}={then.get(name)!r}, now {now.get(name)!r}' for name in changed)}"
+            )
+        if sample_size == present:
+            return candidates
+        more = self._drawn(
+            [list(ids) for ids in candidates.prompt_token_ids],
+            range(present, sample_size),
+            candidates.metadata["seed"],
+            candidates.metadata["response_lengths"],
+            candidates,
+            max_batch_tokens=max_batch_tokens,
+            progress=progress,
+            **generation_kwargs,
+        )
+        return candidates.extended(more)
+
+    def _planned(self, tokenized_query: Any, device: str | torch.device | None) -> tuple[list[list[int]], int, list[int]]:
+        """The queries of a call, its seed, and the most tokens of each query's responses."""
         queries = query_token_ids(tokenized_query)
         if device is not None:
             self.model.to(device)
-        candidates = generate_candidates(
+        seed = int(self._seeds.spawn(1)[0].generate_state(1)[0])
+        return queries, seed, [int(self.length_sampler()) for _ in queries]
+
+    def _best(self, before: Candidates | None, part: Candidates) -> Candidates:
+        """The best of those kept before and of a new block."""
+        pool = part if before is None else before.extended(part)
+        return pool.select(TopK(min(self.n_candidates, pool.num_candidates), by=SCORE))
+
+    def _drawn(
+        self,
+        queries: list[list[int]],
+        block: range,
+        seed: int,
+        lengths: list[int],
+        before: Candidates | None = None,
+        *,
+        progress: bool = False,
+        **options: Any,
+    ) -> Candidates:
+        """These candidates of every query, scored. If the reward fails, those `before` go with them into its error."""
+        part = generate_candidates(
             self.model,
             self.tokenizer,
             queries,
-            self.sample_size,
-            seed=int(self._seeds.spawn(1)[0].generate_state(1)[0]),
+            len(block),
+            seed=seed,
             generation_config=self.generation_config,
-            response_lengths=[self.length_sampler() for _ in queries],
-            **generation_kwargs,
+            response_lengths=lengths,
+            first_candidate=block.start,
+            progress=progress,
+            **options,
         )
-        return score_candidates(candidates, proxy=self.queries_to_scores)
-
-
-def query_token_ids(tokenized_query: Any) -> list[list[int]]:
-    """Token ids of every query, from any of the forms that `BestOfNSampler.generate` takes.
-
-    >>> query_token_ids([1, 2]), query_token_ids(torch.tensor([[1, 2], [3, 4]]))
-    ([[1, 2]], [[1, 2], [3, 4]])
-
-    Raises:
-        ValueError: no query, an empty one, or another form.
-    """
-    if isinstance(tokenized_query, torch.Tensor | np.ndarray):
-        if tokenized_query.ndim not in (1, 2):
-            raise ValueError(f"a tensor of queries has 1 or 2 dimensions, got shape {tuple(tokenized_query.shape)}")
-        tokenized_query = [tokenized_query] if tokenized_query.ndim == 1 and len(tokenized_query) else list(tokenized_query)
-    if not isinstance(tokenized_query, Sequence) or isinstance(tokenized_query, str):
-        raise ValueError(
-            f"tokenized_query must hold token ids (a list, a tensor, or a list of those), got {type(tokenized_query).__name__}"
-        )
-    rows = list(tokenized_query)
-    if not rows:
-        raise ValueError("tokenized_query is empty: nothing to generate for")
-    if all(isinstance(item, int | np.integer) or getattr(item, "ndim", None) == 0 for item in rows):
-        rows = [rows]
-    queries = [_token_row(index, row) for index, row in enumerate(rows)]
-    for index, query in enumerate(queries):
-        if not query:
-            raise ValueError(f"query {index} is empty: it needs at least one token to start from")
-    return queries
-
-
-def _token_row(index: int, row: Any) -> list[int]:
-    """One query as a list of ints."""
-    array = row.cpu().numpy() if isinstance(row, torch.Tensor) else np.asarray(row)
-    if array.size == 0:
-        return []
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"query {index} must be a list of integer token ids, got {array.dtype} of shape {array.shape}")
-    return [int(token) for token in array]
+        part = replace(part, metadata={**part.metadata, "response_lengths": list(lengths)})
+        try:
+            return score_candidates(part, progress=progress, **{SCORE: self.queries_to_scores})
+        except RewardError as error:
+            error.candidates = part if before is None else before.extended(part)
+            raise
 
 
 __all__ = ["SCORE", "BestOfNSampler", "LengthSampler", "RewardError", "query_token_ids"]

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from bon import Candidates
+from bon.candidates import stacked
 
 
 def assert_same(one, other, tokens=True):
@@ -231,3 +232,42 @@ def test_fields_that_disagree_are_refused(make_pool, field, value, message):
 def test_a_pool_is_frozen(pool):
     with pytest.raises(dataclasses.FrozenInstanceError):
         pool.logprobs = pool.logprobs + 1
+
+
+@pytest.mark.parametrize("positions", [np.array([2, 0]), np.array([True, False, True])], ids=["indices", "mask"])
+def test_rows_are_the_prompts_asked_for_with_all_their_columns(make_pool, positions):
+    pool = make_pool(np.arange(6.0).reshape(3, 2)).with_ref_logprobs(np.arange(6.0).reshape(3, 2))
+    wanted = [2, 0] if positions.dtype != bool else [0, 2]
+    rows = pool.rows(positions)
+    assert rows.prompts == [f"prompt {p}" for p in wanted]
+    assert [len(ids) for ids in rows.prompt_token_ids] == [p + 2 for p in wanted]
+    assert rows.texts.tolist() == [[f" response {p}.0", f" response {p}.1"] for p in wanted]
+    assert rows.scores["proxy"].tolist() == rows.ref_logprobs.tolist() == [[2.0 * p, 2.0 * p + 1] for p in wanted]
+    np.testing.assert_array_equal(rows.token_ids, pool.token_ids[wanted])
+
+
+def test_no_rows_are_a_pool_of_no_prompts(make_pool):
+    assert make_pool(prompts=2).rows(np.zeros(2, dtype=bool)).num_prompts == 0
+
+
+def test_stacking_undoes_taking_rows_and_adds_up_what_was_spent(make_pool):
+    pool = make_pool(np.arange(6.0).reshape(3, 2), metadata={"seed": 3, "tokens": 5})
+    apart = [pool.rows(np.array([p])) for p in range(3)]
+    narrow = dataclasses.replace(apart[0], token_ids=apart[0].token_ids[..., :3])  # responses of at most 3 tokens
+    together = stacked([narrow, *apart[1:]])
+    assert_same(together, pool)
+    assert together.metadata == {"seed": 3, "tokens": 15}
+
+
+def test_stacking_keeps_only_columns_that_all_have(make_pool):
+    one, two = make_pool([[1.0, 2.0]]), make_pool([[3.0, 4.0]])
+    both = stacked([one.with_scores(gold=one.scores["proxy"]).with_ref_logprobs(one.logprobs), two])
+    assert list(both.scores) == ["proxy"]
+    assert both.ref_logprobs is None
+    assert both.scores["proxy"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_pools_that_do_not_stack_are_refused(make_pool):
+    for pools in ([], [make_pool(candidates=2), make_pool(candidates=3)]):
+        with pytest.raises(ValueError, match="equally many candidates"):
+            stacked(pools)

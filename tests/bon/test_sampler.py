@@ -8,17 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from pool_checks import last_number
 from transformers import GenerationConfig
 
 from bon import BestOfNSampler, LengthSampler, RewardError, generate_candidates
 from bon.sampler import query_token_ids
 
 QUERIES = [[10, 11, 12], [13], [14, 15]]
-
-
-def last_number(texts):
-    """A reward that tells candidates apart: the number of the last word."""
-    return [float(text.split()[-1].removeprefix("w")) if text.split()[-1][0] == "w" else 0.0 for text in texts]
 
 
 @pytest.fixture
@@ -191,19 +187,6 @@ def test_device_moves_the_model(build_sampler, build_model):
     assert moved == []
     sampler.generate([10, 11], device="cpu")
     assert moved == ["cpu"]
-
-
-class ValueHead(torch.nn.Module):
-    """What TRL's wrapper is to a sampler: no `generate`, no `config`, the model under `pretrained_model`."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.pretrained_model = model
-        self.v_head = torch.nn.Linear(32, 1)
-
-
-def test_a_value_head_wrapper_samples_as_the_model_inside(build_sampler, gpt2):
-    assert build_sampler(model=ValueHead(gpt2)).generate(QUERIES) == build_sampler().generate(QUERIES)
 
 
 def test_trls_own_value_head_wrapper_samples_as_the_model_inside(build_sampler, gpt2, monkeypatch):

@@ -1,0 +1,157 @@
+"""Drawing candidates: the right distribution, the right log-probabilities, the right ends and texts."""
+
+import numpy as np
+import pytest
+import torch
+from pool_checks import EOS, PAD, PROMPTS, assert_same, responses
+from scipy import stats
+from transformers import GenerationConfig
+
+from bon import Candidates, generate_candidates
+from bon.decoding import inverse_cdf, keeps_plain_cache
+
+KINDS = ["gpt2", "llama", "qwen2", "gemma", "mistral", "opt", "bloom", "mamba"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logprobs_are_those_of_the_response_alone_through_the_model(kind, build_model, tokenizer, response_logits_unbatched):
+    model = build_model(kind)
+    assert keeps_plain_cache(model) == (kind not in ("bloom", "mamba"))
+    candidates = generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=10, temperature=0.7, seed=1)
+    for at, response in responses(candidates):
+        logits = response_logits_unbatched(model, PROMPTS[at[0]], response).double()
+        steps = range(len(response))
+        assert candidates.logprobs[at] == pytest.approx(float((logits / 0.7).log_softmax(-1)[steps, response].sum()), abs=1e-4)
+        assert candidates.raw_logprobs[at] == pytest.approx(float(logits.log_softmax(-1)[steps, response].sum()), abs=1e-4)
+
+
+def test_inverse_cdf_by_hand_never_draws_the_impossible():
+    probabilities = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]])
+    uniforms = torch.tensor([0.0, 0.2499, 0.25, 0.2501, 0.9999, 1 - 2.0**-53], dtype=torch.float64)
+    tokens = inverse_cdf(probabilities.expand(6, 5), uniforms)
+    assert tokens.tolist() == [1, 1, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_first_tokens_follow_the_softmax_of_the_model(gpt2, tokenizer, response_logits_unbatched, temperature):
+    prompt, draws = [10, 11, 12], 4000
+    candidates = generate_candidates(gpt2, tokenizer, [prompt], draws, max_new_tokens=1, temperature=temperature, seed=11)
+    expected = draws * (response_logits_unbatched(gpt2, prompt, [0])[0].double() / temperature).softmax(-1).numpy()
+    counts = np.bincount(candidates.token_ids[0, :, 0], minlength=80)
+    rare = expected < 5
+    observed = np.append(counts[~rare], counts[rare].sum())
+    assert stats.chisquare(observed, np.append(expected[~rare], expected[rare].sum())).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mamba"])
+def test_whole_responses_follow_the_product_of_their_token_probabilities(
+    kind, build_model, tokenizer, response_logits_unbatched
+):
+    # A vocabulary of 5 and 2 tokens: the end alone and 4 * 5 pairs, each with its probability from the model, unbatched.
+    model, prompt, draws = build_model(kind, vocabulary=5, seed=3), [2, 3], 4000
+    first = response_logits_unbatched(model, prompt, [0])[0].double().softmax(-1)
+    expected = {(EOS,): draws * float(first[EOS])}
+    for token in (0, 2, 3, 4):
+        second = response_logits_unbatched(model, prompt, [token, 0])[1].double().softmax(-1)
+        expected.update({(token, other): draws * float(first[token] * second[other]) for other in range(5)})
+    candidates = generate_candidates(model, tokenizer, [prompt], draws, max_new_tokens=2, seed=5)
+    counts = dict.fromkeys(expected, 0)
+    for _, response in responses(candidates):
+        counts[tuple(response)] += 1
+    common = [key for key in expected if expected[key] >= 5]
+    assert len(common) > 8
+    observed = [counts[key] for key in common]
+    theory = [expected[key] for key in common]
+    if len(common) < len(expected):
+        observed.append(draws - sum(observed))
+        theory.append(draws - sum(theory))
+    assert stats.chisquare(observed, theory).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mamba"])
+@pytest.mark.parametrize("eos", [EOS, [EOS, 40, 41, 42, 43, 44, 45, 46, 47]], ids=["one", "several"])
+def test_a_response_ends_with_its_first_end_of_sequence_which_counts(
+    kind, eos, build_model, tokenizer, response_logits_unbatched
+):
+    model = build_model(kind)
+    ends = {eos} if isinstance(eos, int) else set(eos)
+    candidates = generate_candidates(
+        model, tokenizer, PROMPTS, 25, max_new_tokens=12, eos_token_id=eos, seed=8, temperature=2.0
+    )
+    ended = 0
+    for at, response in responses(candidates):
+        assert not ends & set(response[:-1])
+        assert response[-1] in ends or len(response) == 12
+        assert (candidates.token_ids[at][len(response) :] == PAD).all()
+        if response[-1] in ends and len(response) < 12:
+            ended += 1
+            logprobs = (response_logits_unbatched(model, PROMPTS[at[0]], response).double() / 2).log_softmax(-1)
+            assert candidates.logprobs[at] == pytest.approx(float(logprobs[range(len(response)), response].sum()), abs=1e-4)
+            assert "<eos>" not in candidates.texts[at]
+            assert "<pad>" not in candidates.texts[at]
+    assert ended >= 5
+    assert candidates.metadata["tokens"] == candidates.lengths.sum()
+
+
+def test_without_padding_token_the_end_of_sequence_pads(gpt2, build_tokenizer):
+    gpt2_config_pad = GenerationConfig(eos_token_id=EOS)
+    saved, gpt2.generation_config = gpt2.generation_config, gpt2_config_pad
+    try:
+        with_pad = generate_candidates(gpt2, build_tokenizer(), PROMPTS, 20, max_new_tokens=12)
+        without = generate_candidates(gpt2, build_tokenizer(pad=False), PROMPTS, 20, max_new_tokens=12)
+    finally:
+        gpt2.generation_config = saved
+    np.testing.assert_array_equal(with_pad.lengths, without.lengths)
+    np.testing.assert_allclose(with_pad.logprobs, without.logprobs, atol=1e-5)
+    behind = np.arange(12) >= without.lengths[..., None]
+    assert behind.any()
+    assert (without.token_ids[behind] == EOS).all()
+    assert (with_pad.token_ids[behind] == PAD).all()
+
+
+def test_the_tokenizers_padding_side_does_not_matter(gpt2, build_tokenizer):
+    left, right = (
+        generate_candidates(gpt2, build_tokenizer(side), PROMPTS, 3, max_new_tokens=6) for side in ("left", "right")
+    )
+    assert_same(left, right, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mamba"])
+def test_the_most_likely_token_is_taken_without_sampling(kind, build_model, tokenizer, response_logits_unbatched):
+    model = build_model(kind)
+    candidates = generate_candidates(model, tokenizer, PROMPTS, 1, do_sample=False, max_new_tokens=6)
+    for (p, _), response in responses(candidates):
+        assert response == response_logits_unbatched(model, PROMPTS[p], response).argmax(-1).tolist()
+
+
+def test_texts_given_are_tokenized_and_responses_keep_the_space_before_them(gpt2, tokenizer):
+    from_text = generate_candidates(gpt2, tokenizer, ["w10 w11 w12", "w13"], 3, max_new_tokens=4)
+    from_ids = generate_candidates(gpt2, tokenizer, [[10, 11, 12], [13]], 3, max_new_tokens=4)
+    assert_same(from_text, from_ids)
+    assert from_text.prompts == ["w10 w11 w12", "w13"]
+    for (p, c), response in responses(from_text):
+        assert from_text.full_texts[p][c] == tokenizer.decode(
+            from_text.prompt_token_ids[p] + response, skip_special_tokens=True
+        )
+
+
+def test_a_character_cut_by_the_boundary_does_not_break_the_texts(build_model, byte_tokenizer):
+    model = build_model("gpt2", vocabulary=258, eos_token_id=256, pad_token_id=257)
+    half = byte_tokenizer("né")["input_ids"][:-1]  # the first of the two bytes of é
+    candidates = generate_candidates(model, byte_tokenizer, [half], 50, max_new_tokens=3, temperature=3.0)
+    for (p, c), response in responses(candidates):
+        whole = byte_tokenizer.decode(half + response, skip_special_tokens=True)
+        prompt = byte_tokenizer.decode(half)
+        alone = byte_tokenizer.decode(response, skip_special_tokens=True)
+        assert candidates.texts[p, c] == (whole[len(prompt) :] if whole.startswith(prompt) else alone)
+
+
+def test_a_drawn_pool_survives_its_file(gpt2, tokenizer, tmp_path):
+    candidates = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=8)
+    candidates.save(tmp_path / "pool.parquet")
+    loaded = Candidates.load(tmp_path / "pool.parquet")
+    assert dict(responses(loaded)) == dict(responses(candidates))
+    np.testing.assert_array_equal(loaded.texts, candidates.texts)
+    np.testing.assert_array_equal(loaded.logprobs, candidates.logprobs)
+    assert loaded.metadata == candidates.metadata
+    assert (loaded.metadata["seed"], loaded.metadata["dtype"], loaded.metadata["device"]) == (0, "float32", "cpu")
