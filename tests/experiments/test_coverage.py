@@ -19,7 +19,7 @@ def test_intervals_cover_about_as_often_as_they_say(found):
     # 120 studies: the share has a standard deviation of 2%; with 4 seeds the bootstrap over seeds is known to be narrow.
     for one in found:
         if one.method != "seeds, then prompts":
-            assert 0.88 <= one.covered <= 1.0, one
+            assert 0.88 <= one.covered < 1.0, one
 
 
 def test_estimates_centre_on_the_truth(found):
