@@ -70,8 +70,8 @@ def bootstrap_seeds_mean(
 ) -> Interval:
     """Bootstrap of a mean over training seeds and prompts: seeds are resampled, then one set of prompts for all of them.
 
-    Too narrow with few seeds, whose spread a bootstrap understates by a factor (S-1)/S: with 5 seeds that dominate, a 95%
-    interval covers about 83%. Below 20 seeds use `seeds_mean`.
+    Too narrow with few seeds, whose spread a bootstrap understates by a factor (S-1)/S: where the spread between seeds
+    dominates, a 95% interval covers 75% with 3 seeds, 86% with 5 and 93% with 20. Below 20 seeds use `seeds_mean`.
 
     Args:
         values: [S, P] or [S, P, K], a number for each training seed and prompt. With S = 1 only prompts are resampled.
@@ -95,8 +95,9 @@ def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Interval of a mean over training seeds and prompts that holds for few seeds: Student's t on crossed random effects.
 
     value = mean + seed + prompt + rest, all random. The mean's variance is (M_seed + M_prompt - M_rest) / (S P) in mean
-    squares, negative components taken for 0, with Satterthwaite's (1946) degrees of freedom. It leans on seeds being roughly
-    normal, as everything does that infers a spread from 3 to 5 of them.
+    squares, negative components taken for 0, with Satterthwaite's (1946) degrees of freedom. Where the spread
+    between seeds dominates, a 95% interval covers 91% with 3 seeds and 94% with 5. It leans on seeds being roughly normal, as
+    everything does that infers a spread from so few.
 
     Args:
         values: [S, P] or [S, P, K], a number for each training seed and prompt; at least 2 seeds.

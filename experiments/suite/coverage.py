@@ -146,14 +146,16 @@ def _means(
 
 def _summary(several: Sequence[Held]) -> Coverage:
     first = several[0]
-    intervals = np.array([one.interval[:3] for one in several])
-    covered = float(np.mean((intervals[:, 1] <= first.truth) & (first.truth <= intervals[:, 2])))
+    values, low, high = np.array([one.interval[:3] for one in several], dtype=np.float64).T
+    covered = float(np.mean((low <= first.truth) & (first.truth <= high)))
+    # An equivalent n beyond the pool has an interval from infinity to infinity: it tells nothing, so it is infinitely wide.
+    width = high - np.where(np.isfinite(low), low, 0.0)
     return Coverage(
         quantity=first.quantity,
         method=first.method,
         covered=covered,
         error=math.sqrt(covered * (1 - covered) / len(several)),
         truth=first.truth,
-        median_value=float(np.median(intervals[:, 0])),
-        median_width=float(np.median(intervals[:, 2] - intervals[:, 1])),
+        median_value=float(np.median(values)),
+        median_width=float(np.median(width)),
     )

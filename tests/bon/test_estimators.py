@@ -226,6 +226,14 @@ def test_affine_maps_of_the_reward_map_the_mean_and_leave_the_win_rate(scores, s
     np.testing.assert_allclose(win_rates(scale * scores + shift, ns), win_rates(scores, ns), atol=1e-12)
 
 
+@given(score_arrays(), st.sampled_from([0.1, 0.5, 0.9]), st.sampled_from([0.25, 2.0]), finite(-50, 50))
+def test_quantiles_grow_with_n_and_follow_affine_maps(scores, quantile, scale, shift):
+    quantiles = best_of_n_quantile(scores, quantile)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    np.testing.assert_array_equal(quantiles[:, -1], scores.max(1))
+    np.testing.assert_allclose(best_of_n_quantile(scale * scores + shift, quantile), scale * quantiles + shift, atol=1e-10)
+
+
 @given(score_arrays(3.0))
 def test_win_rate_lies_between_one_half_and_the_ceiling_without_ties(scores):
     ns = np.arange(1, scores.shape[1] + 1)
