@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from suite.corpus import Corpus
 from suite.imdb import Review
@@ -24,8 +25,11 @@ def perplexity(model: GPT2LMHeadModel, corpus: Corpus, context: int) -> float:
 
 
 @torch.inference_mode()
-def accuracy(model: GPT2ForSequenceClassification, corpus: Corpus, length: int, crops: int = 4000, seed: int = 0) -> float:
-    """Share of crops judged right: `crops` crops of exactly `length` tokens, each from anywhere in a random review."""
+def accuracy(model: Any, corpus: Corpus, length: int, crops: int = 4000, seed: int = 0) -> float:
+    """Share of crops that a classifier with one logit judges right.
+
+    `crops` crops of exactly `length` tokens, each from anywhere in a random review that is long enough.
+    """
     generator = torch.Generator().manual_seed(seed)
     lengths = corpus.starts.diff() - 1
     long_enough = (lengths >= length).nonzero().squeeze(1)
@@ -34,7 +38,7 @@ def accuracy(model: GPT2ForSequenceClassification, corpus: Corpus, length: int, 
     begin = corpus.starts[review] + offset
     tokens = corpus.tokens[begin[:, None] + torch.arange(length)]
     right = [
-        ((model.score(model.transformer(input_ids=part).last_hidden_state[:, -1]).squeeze(-1) > 0) == label).sum().item()
+        ((model(input_ids=part).logits[:, 0] > 0) == label).sum().item()
         for part, label in zip(tokens.split(64), corpus.labels[begin].split(64), strict=True)
     ]
     return sum(right) / crops
@@ -50,6 +54,6 @@ def measure(folder: Path, held_out: Sequence[Review], crops: int = 4000) -> dict
     policy = GPT2LMHeadModel.from_pretrained(folder / "policy", dtype=torch.float32).eval()
     found = {"policy perplexity": perplexity(policy, corpus, policy.config.n_positions)}
     for name in ("proxy", "gold"):
-        judge = GPT2ForSequenceClassification.from_pretrained(folder / name, dtype=torch.float32).eval()
+        judge = AutoModelForSequenceClassification.from_pretrained(folder / name, dtype=torch.float32).eval()
         found.update({f"{name} accuracy, {length} tokens": accuracy(judge, corpus, length, crops) for length in CROPS})
     return found

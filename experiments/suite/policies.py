@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+import suite.ngrams  # noqa: F401 - makes its classifier known to transformers
 from bon import ClassifierReward
 from suite.command import UserError, located
 from suite.schema import JudgeConfig, PolicyConfig

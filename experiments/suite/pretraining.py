@@ -1,21 +1,19 @@
 """How the embedded models were made: a byte-level BPE, a small GPT-2 policy and two sentiment classifiers.
 
-The classifiers share nothing with the policy but the tokenizer, and nothing with each other but their kind: each starts from
-its own random weights and reads its own half of the labels. They learn to continue reviews and to judge them at once; what
-the next token teaches fades out as the training goes on.
+The two classifiers read disjoint halves of the labels and have nothing in common but the tokenizer: the proxy is the policy's
+first layers, the gold reward a linear model on n-grams that begins at zero.
 
-They are causal, so one pass over a window judges every crop that starts where the window starts: position t holds the logit
-of the crop that ends at t. Training every position from the eighth on therefore trains on random crops of all lengths from
-8 tokens to the whole window, and the same model judges 24-token responses and longer texts.
+Both read from left to right, so one pass over a window judges every crop that starts where the window starts: position t holds
+the logit of the crop that ends at t. Training every position from the eighth on therefore trains on random crops of all
+lengths from 8 tokens to the whole window, and the same model judges 24-token responses and longer texts.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from suite.command import REPOSITORY
 from suite.corpus import Corpus
 from suite.imdb import TRAINING_SPLITS, Review
 from suite.muon import Muon
+from suite.ngrams import NgramConfig, NgramForSequenceClassification
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 FIRST_JUDGED_TOKEN = 7  # crops shorter than 8 tokens say too little to be labelled
@@ -52,18 +51,6 @@ class TrainingSettings:
     matrix_learning_rate: float = 0.02
     warmup_steps: int = 100
     seed: int = 0
-
-
-@dataclass
-class JudgeSettings(TrainingSettings):
-    """Of a classifier: `language_weight` is what the next-token loss weighs at the start, falling to nothing at the end."""
-
-    batch_size: int = 64
-    context: int = 128
-    learning_rate: float = 2e-3
-    matrix_learning_rate: float = 0.01
-    dropout: float = 0.1
-    language_weight: float = 0.3
 
 
 @dataclass
@@ -84,10 +71,17 @@ class PretrainConfig:
     output: str = str(REPOSITORY / "experiments/models/tiny")
     vocab_size: int = 4096
     policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
-    proxy: JudgeSettings = field(default_factory=lambda: JudgeSettings(steps=2500, seed=1))
-    gold: JudgeSettings = field(default_factory=lambda: JudgeSettings(steps=4000, seed=2))
+    proxy: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(
+            steps=2600, batch_size=32, context=128, learning_rate=1e-3, matrix_learning_rate=0.005, seed=1
+        )
+    )
+    proxy_layers: int = 2
+    gold: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(steps=3000, batch_size=64, context=192, learning_rate=0.1, seed=2)
+    )
+    gold_buckets: int = 1 << 20
     shape: Architecture = field(default_factory=Architecture)
-    judge_shape: Architecture = field(default_factory=lambda: Architecture(layers=2, width=128))
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -107,8 +101,8 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def gpt2_config(tokenizer: PreTrainedTokenizerFast, shape: Architecture, dropout: float = 0.0) -> GPT2Config:
-    """The architecture of all three models: GPT-2, the policy's without dropout (it sees each token two or three times)."""
+def gpt2_config(tokenizer: PreTrainedTokenizerFast, shape: Architecture) -> GPT2Config:
+    """The architecture of all three models: GPT-2 without dropout (each token is seen a few times)."""
     return GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=shape.context,
@@ -116,9 +110,9 @@ def gpt2_config(tokenizer: PreTrainedTokenizerFast, shape: Architecture, dropout
         n_layer=shape.layers,
         n_head=shape.heads,
         activation_function="gelu_pytorch_tanh",
-        resid_pdrop=dropout,
-        embd_pdrop=dropout,
-        attn_pdrop=dropout,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -146,9 +140,15 @@ def _schedule(step: int, settings: TrainingSettings) -> float:
     return min((step + 1) / settings.warmup_steps, 1.0) * (1 - step / settings.steps)
 
 
-def _loop(name: str, model: PreTrainedModel, settings: TrainingSettings, losses: Iterator[torch.Tensor], log: Path) -> None:
+def _loop(
+    name: str,
+    model: PreTrainedModel,
+    settings: TrainingSettings,
+    optimizers: list[torch.optim.Optimizer],
+    losses: Iterator[torch.Tensor],
+    log: Path,
+) -> None:
     """Minimise the losses one by one; a line of log each 50 steps."""
-    optimizers = _optimizers(model, settings)
     schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _schedule(step, settings)) for o in optimizers]
     model.train()
     recent, start = [], time.perf_counter()
@@ -172,32 +172,36 @@ def _loop(name: str, model: PreTrainedModel, settings: TrainingSettings, losses:
 def train_policy(model: GPT2LMHeadModel, corpus: Corpus, settings: TrainingSettings, log: Path) -> None:
     """Next-token training on windows that tile the corpus."""
     windows = corpus.stream_windows(settings.context, settings.batch_size, settings.seed)
-    _loop("policy", model, settings, (language_loss(model(input_ids=batch).logits, batch) for batch in windows), log)
+    losses = (language_loss(model(input_ids=batch).logits, batch) for batch in windows)
+    _loop("policy", model, settings, _optimizers(model, settings), losses, log)
 
 
-def train_classifier(
-    name: str, model: GPT2ForSequenceClassification, corpus: Corpus, settings: JudgeSettings, log: Path
-) -> None:
-    """Sentiment at every position of a window, beside a language loss that fades out."""
+def train_classifier(model: GPT2ForSequenceClassification, corpus: Corpus, settings: TrainingSettings, log: Path) -> None:
+    """Sentiment at every position of a window, by a transformer."""
+
+    def prefix_logits(tokens: torch.Tensor) -> torch.Tensor:
+        return model.score(model.transformer(input_ids=tokens).last_hidden_state).squeeze(-1)
+
+    _loop("proxy", model, settings, _optimizers(model, settings), _sentiment_losses(prefix_logits, corpus, settings), log)
+
+
+def train_ngrams(model: NgramForSequenceClassification, corpus: Corpus, settings: TrainingSettings, log: Path) -> None:
+    """Sentiment at every position of a window, by n-grams: Adagrad lets rare ones learn as fast as common ones."""
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate, initial_accumulator_value=1e-8)
+    _loop("gold", model, settings, [optimizer], _sentiment_losses(model.prefix_logits, corpus, settings), log)
+
+
+def _sentiment_losses(
+    prefix_logits: Callable[[torch.Tensor], torch.Tensor], corpus: Corpus, settings: TrainingSettings
+) -> Iterator[torch.Tensor]:
     generator = torch.Generator().manual_seed(settings.seed)
-
-    def losses() -> Iterator[torch.Tensor]:
-        for step in range(settings.steps):
-            tokens, labels, inside = corpus.crops(settings.context, generator, settings.batch_size)
-            hidden = model.transformer(input_ids=tokens).last_hidden_state
-            logits = model.score(hidden).squeeze(-1)
-            judged = inside.clone()
-            judged[:, :FIRST_JUDGED_TOKEN] = False
-            targets = labels[:, None].expand_as(logits).float()
-            loss = F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
-            weight = settings.language_weight * (1 - step / settings.steps)
-            if weight:
-                follows = inside[:, 1:]
-                ahead = F.linear(hidden[:, :-1][follows], model.transformer.wte.weight)
-                loss = loss + weight * F.cross_entropy(ahead, tokens[:, 1:][follows])
-            yield loss
-
-    _loop(name, model, settings, losses(), log)
+    while True:
+        tokens, labels, inside = corpus.crops(settings.context, generator, settings.batch_size)
+        logits = prefix_logits(tokens)
+        judged = inside.clone()
+        judged[:, :FIRST_JUDGED_TOKEN] = False
+        targets = labels[:, None].expand_as(logits).float()
+        yield F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -218,18 +222,37 @@ def make_policy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None
     _save(model, tokenizer, folder)
 
 
-def make_judge(name: str, config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
-    """A reward from its own random weights and the labels of the split of its name, which no other model has seen."""
-    folder = Path(config.output) / name
+def make_proxy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
+    """The proxy reward: the policy's first layers, taught the labels of the split `proxy`, which no other model has seen."""
+    folder = Path(config.output) / "proxy"
     folder.mkdir(parents=True, exist_ok=True)
-    settings: JudgeSettings = getattr(config, name)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
-    torch.manual_seed(settings.seed)
-    shape = gpt2_config(tokenizer, config.judge_shape, settings.dropout)
-    shape.num_labels, shape.id2label, shape.label2id = 1, {0: "POSITIVE"}, {"POSITIVE": 0}
-    model = GPT2ForSequenceClassification(shape)
-    train_classifier(name, model, Corpus.of(splits[name], tokenizer), settings, folder / "training.log")
+    policy = Path(config.output) / "policy"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(policy)
+    torch.manual_seed(config.proxy.seed)
+    model = GPT2ForSequenceClassification.from_pretrained(policy, num_labels=1, id2label={0: "POSITIVE"}, dtype=torch.float32)
+    model.transformer.h = model.transformer.h[: config.proxy_layers]
+    model.config.n_layer = len(model.transformer.h)
+    train_classifier(model, Corpus.of(splits["proxy"], tokenizer), config.proxy, folder / "training.log")
     _save(model, tokenizer, folder)
 
 
-PARTS = {"policy": make_policy, "proxy": partial(make_judge, "proxy"), "gold": partial(make_judge, "gold")}
+def make_gold(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
+    """The gold reward: n-grams and the labels of the split `gold`, which no other model has seen."""
+    folder = Path(config.output) / "gold"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
+    model = NgramForSequenceClassification(
+        NgramConfig(
+            vocab_size=len(tokenizer),
+            buckets=config.gold_buckets,
+            context=config.shape.context,
+            num_labels=1,
+            id2label={0: "POSITIVE"},
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    train_ngrams(model, Corpus.of(splits["gold"], tokenizer), config.gold, folder / "training.log")
+    _save(model, tokenizer, folder)
+
+
+PARTS = {"policy": make_policy, "proxy": make_proxy, "gold": make_gold}

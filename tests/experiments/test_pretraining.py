@@ -13,8 +13,9 @@ from suite.corpus import Corpus
 from suite.imdb import Review
 from suite.measures import accuracy, measure, perplexity
 from suite.model_card import write_card
+from suite.ngrams import NgramConfig, NgramForSequenceClassification
 from suite.policies import load_judge, load_policy, write_checksums
-from suite.pretraining import Architecture, JudgeSettings, PretrainConfig, TrainingSettings
+from suite.pretraining import Architecture, PretrainConfig, TrainingSettings
 from suite.schema import JudgeConfig, PolicyConfig
 
 CPU = torch.device("cpu")
@@ -161,23 +162,31 @@ def test_perplexity_by_hand(corpus, tokenizer):
     assert perplexity(uniform, corpus, 32) == pytest.approx(400)
 
 
-@pytest.mark.parametrize("language_weight", [0.0, 0.3])
-def test_a_tiny_classifier_learns_its_labels(tokenizer, tmp_path, language_weight):
+@pytest.fixture(scope="module")
+def praise_and_scorn(tokenizer):
     reviews = [
         Review((" great" if label else " awful") * 40 + f" {index}", label, index / 64)
         for index in range(64)
         for label in [index % 2]
     ]
-    corpus = Corpus.of(reviews, tokenizer)
+    return Corpus.of(reviews, tokenizer)
+
+
+def test_a_tiny_transformer_learns_its_labels(praise_and_scorn, tokenizer, tmp_path):
     torch.manual_seed(0)
     config = pretraining.gpt2_config(tokenizer, SHAPE)
     config.num_labels = 1
     model = GPT2ForSequenceClassification(config)
-    settings = JudgeSettings(
-        steps=40, batch_size=16, context=24, learning_rate=1e-2, warmup_steps=5, language_weight=language_weight
-    )
-    pretraining.train_classifier("proxy", model, corpus, settings, tmp_path / "training.log")
-    assert accuracy(model, corpus, 16, crops=400) > 0.95
+    settings = TrainingSettings(steps=40, batch_size=16, context=24, learning_rate=1e-2, warmup_steps=5)
+    pretraining.train_classifier(model, praise_and_scorn, settings, tmp_path / "training.log")
+    assert accuracy(model, praise_and_scorn, 16, crops=400) > 0.95
+
+
+def test_ngrams_learn_their_labels(praise_and_scorn, tmp_path):
+    model = NgramForSequenceClassification(NgramConfig(vocab_size=400, buckets=512, num_labels=1))
+    settings = TrainingSettings(steps=20, batch_size=16, context=24, learning_rate=0.1, warmup_steps=5)
+    pretraining.train_ngrams(model, praise_and_scorn, settings, tmp_path / "training.log")
+    assert accuracy(model, praise_and_scorn, 16, crops=400) > 0.95
 
 
 class Rigged(torch.nn.Module):
@@ -186,11 +195,9 @@ class Rigged(torch.nn.Module):
     def __init__(self, rule):
         super().__init__()
         self.rule = rule
-        self.score = torch.nn.Identity()
 
-    def transformer(self, input_ids):
-        logits = self.rule(input_ids).float()
-        return SimpleNamespace(last_hidden_state=logits[:, None, None].expand(-1, input_ids.shape[1], 1))
+    def forward(self, input_ids):
+        return SimpleNamespace(logits=self.rule(input_ids).float()[:, None])
 
 
 @pytest.fixture(scope="module")
@@ -258,10 +265,10 @@ def rebuilt(few, tmp_path_factory):
         output=str(folder),
         vocab_size=400,
         policy=TrainingSettings(**step),
-        proxy=JudgeSettings(**step, seed=1),
-        gold=JudgeSettings(**step, seed=2),
+        proxy=TrainingSettings(**step, seed=1),
+        gold=TrainingSettings(**step, seed=2),
+        gold_buckets=512,
         shape=SHAPE,
-        judge_shape=SHAPE,
     )
     for part in config.parts:
         pretraining.PARTS[part](config, few)
@@ -297,15 +304,29 @@ def test_measures_and_card(rebuilt, few):
     assert "proxy step 3 loss" in card
 
 
-def test_judges_start_from_weights_of_their_own(rebuilt):
+def test_the_proxy_is_the_policys_first_layers_and_gold_has_nothing_of_it(few, tmp_path):
     from safetensors.torch import load_file
 
-    policy, proxy, gold = (load_file(rebuilt / n / "model.safetensors") for n in ("policy", "proxy", "gold"))
-    name = "transformer.h.0.mlp.c_fc.weight"
-    for one, other in itertools.combinations((policy, proxy, gold), 2):
-        # Three steps of training move no weight as far as another draw of it is away.
-        correlation = torch.corrcoef(torch.stack([one[name].float().ravel(), other[name].float().ravel()]))[0, 1]
-        assert abs(correlation) < 0.5
+    step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
+    config = PretrainConfig(
+        output=str(tmp_path),
+        vocab_size=300,
+        policy=TrainingSettings(**step),
+        proxy=TrainingSettings(**step),
+        gold=TrainingSettings(**step),
+        gold_buckets=64,
+        proxy_layers=1,
+        shape=Architecture(layers=2, width=16, heads=2, context=64),
+    )
+    for part in config.parts:
+        pretraining.PARTS[part](config, few)
+    policy, proxy, gold = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "proxy", "gold"))
+    shared = {name for name in proxy if name != "score.weight"}
+    assert any(".h.0." in name for name in shared)
+    assert not any(".h.1." in name for name in shared)
+    for name in shared:
+        assert torch.allclose(proxy[name].float(), policy[name].float(), atol=1e-3)
+    assert set(gold) == {"weights", "bias"}
 
 
 def test_shipped_weights_are_in_half_precision(rebuilt):
@@ -329,10 +350,10 @@ def test_each_judge_sees_its_own_labels_alone(few, tmp_path, monkeypatch):
         output=str(tmp_path),
         vocab_size=300,
         policy=TrainingSettings(**step),
-        proxy=JudgeSettings(**step),
-        gold=JudgeSettings(**step),
+        proxy=TrainingSettings(**step),
+        gold=TrainingSettings(**step),
+        gold_buckets=512,
         shape=SHAPE,
-        judge_shape=SHAPE,
     )
     for part in config.parts:
         pretraining.PARTS[part](config, few)
