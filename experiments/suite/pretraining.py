@@ -78,7 +78,7 @@ class PretrainConfig:
     )
     proxy_layers: int = 2
     gold: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=3000, batch_size=64, context=192, learning_rate=0.1, seed=2)
+        default_factory=lambda: TrainingSettings(steps=4000, batch_size=64, context=192, learning_rate=0.2, seed=2)
     )
     gold_buckets: int = 1 << 20
     shape: Architecture = field(default_factory=Architecture)

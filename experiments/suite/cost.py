@@ -1,0 +1,117 @@
+"""What a method costs, in model FLOPs: 2 a weight and token forward, 6 in training (Kaplan et al. 2020), and when it pays off.
+
+Weights are those that multiply: embeddings that are looked up cost nothing, the same embeddings as an output layer do. The
+products of attention scores are left out (here they are a hundredth of the rest), and so is everything that is not a matrix
+product. Tokens are those that a perfect sampler would read: a prompt once for all its candidates, and no padding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from bon import Candidates
+from bon.intervals import Interval
+
+Array = NDArray[np.float64]
+
+
+def _products(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that multiply by a matrix, each once."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+def flops_per_token(model: nn.Module) -> int:
+    """FLOPs of one token through the model, forward."""
+    return 2 * sum(int(weight.numel()) for weight in (cast(torch.Tensor, module.weight) for module in _products(model)))
+
+
+class FlopMeter:
+    """Counts the FLOPs of the matrix products of some models while it is open; with gradients a product counts three times.
+
+    Attributes:
+        flops: so far.
+    """
+
+    def __init__(self, models: Iterable[Any]) -> None:
+        self.flops = 0
+        self._modules = list(dict.fromkeys(m for model in models if isinstance(model, nn.Module) for m in _products(model)))
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> FlopMeter:
+        self._handles = [module.register_forward_hook(self._count) for module in self._modules]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def lap(self) -> int:
+        """FLOPs since it was last asked."""
+        flops, self.flops = self.flops, 0
+        return flops
+
+    def _count(self, module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        tokens = output.numel() // output.shape[-1]
+        self.flops += (6 if output.requires_grad else 2) * module.weight.numel() * tokens
+
+
+def request_flops(pool: Candidates, policy: Any, proxy: Any, scored_tokens: Array | None = None) -> Array:
+    """FLOPs of answering one request by best-of-n of the pool's policy, for every n and prompt: [P, N].
+
+    The prompt is read once, every candidate's tokens but its last; for n > 1 the proxy reads all n texts.
+
+    Args:
+        pool: P prompts with N candidates each.
+        policy, proxy: the models.
+        scored_tokens: [P, N] tokens of prompt and response as the proxy counts them; as the policy does unless given.
+    """
+    n = np.arange(1, pool.num_candidates + 1)
+    prompt = np.array([len(ids) for ids in pool.prompt_token_ids], dtype=np.float64)[:, None]
+    lengths = pool.lengths.mean(1, keepdims=True)
+    drawing = flops_per_token(policy) * (prompt + n * (lengths - 1))
+    texts = prompt + lengths if scored_tokens is None else scored_tokens.mean(1, keepdims=True)
+    return drawing + np.where(n > 1, n, 0) * flops_per_token(proxy) * texts
+
+
+class BreakEven(NamedTuple):
+    """After how many requests training has paid for itself; infinite where it never does.
+
+    Attributes:
+        requests: against best-of-n of equal gold reward.
+        censored: best-of-n reached the tuned policy's reward with none of the n that were drawn, so that training pays off
+            after at most this many.
+    """
+
+    requests: Interval
+    censored: bool
+
+
+def break_even(training: float, tuned: float, best_of_n: Array, equivalent_n: Interval) -> BreakEven:
+    """training / (cost of a request by best-of-n of equal reward - cost of a request to the tuned policy).
+
+    The interval is that of the equivalent n; what costs scatter is small beside it.
+
+    Args:
+        training: cost of training, in any unit.
+        tuned: cost of a request to the tuned policy, in the same unit.
+        best_of_n: [N] mean cost of a request by best-of-n.
+        equivalent_n: the n of equal gold reward, from `bon.frontier.equivalent_n`.
+    """
+    ns = np.arange(1, len(best_of_n) + 1)
+
+    def requests(n: float) -> float:
+        saved = float(np.interp(min(n, len(ns)), ns, best_of_n)) - tuned
+        return training / saved if saved > 0 else math.inf
+
+    # More candidates for the same reward: training pays off sooner.
+    value, low, high = (np.asarray(requests(float(n))) for n in (equivalent_n.value, equivalent_n.high, equivalent_n.low))
+    return BreakEven(Interval(value, low, high), math.isinf(equivalent_n.value))
