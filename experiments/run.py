@@ -36,7 +36,8 @@ def main(composed: DictConfig) -> None:
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
     write_rows(outcome.rows, folder / "metrics.csv")
     write_json(folder / "findings.json", as_json(outcome.findings, outcome.overoptimisation))
-    figures = draw_figures(outcome.rows, outcome.pools, config.n, folder / "figures")
+    worth = {method: found.equivalent_n for method, found in outcome.findings.items()}
+    figures = draw_figures(outcome.rows, outcome.pools, config.n, folder / "figures", outcome.costs, worth)
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
     (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bon import Candidates
 from suite import imdb
 from suite.baselines import Training, TrainingTask, train
 from suite.command import UserError, located
+from suite.cost import Costs, request_flops
 from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
 from suite.findings import (
     Findings,
@@ -58,6 +61,10 @@ class Comparison:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
+    def request_flops(self, pool: Candidates, policy: Policy) -> NDArray[np.float64]:
+        """FLOPs of a request by best-of-n, for every prompt and n: [P, N]."""
+        return request_flops(pool, policy.model, self.judges["proxy"].reward.model)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -68,6 +75,7 @@ class Outcome:
         pools: method -> candidates; "base" and the tuned method.
         training: what the baseline's training gave, None without a baseline.
         findings: tuned method -> best-of-n against it.
+        costs: tuned method -> its FLOPs and those of best-of-n.
         overoptimisation: method -> fits, and whether gold fell while proxy rose.
     """
 
@@ -75,6 +83,7 @@ class Outcome:
     pools: dict[str, Candidates]
     training: Training | None = None
     findings: dict[str, Findings] = field(default_factory=dict)
+    costs: dict[str, Costs] = field(default_factory=dict)
     overoptimisation: dict[str, Overoptimisation] = field(default_factory=dict)
 
 
@@ -142,7 +151,8 @@ def compare(comparison: Comparison) -> Outcome:
         base = maker.pool(comparison.policy, config.num_candidates, config.seed)
     study = Study(base, config.seed, config.resamples)
     with comparison.timed("evaluation"):
-        rows = list(curve_rows(study, base, "base", None, config.n))
+        flops = comparison.request_flops(base, comparison.policy)
+        rows = list(curve_rows(study, base, "base", None, config.n, flops))
         over = {"best_of_n": best_of_n_overoptimisation(study)}
     if config.baseline.name == "none":
         return Outcome(rows, {"base": base}, overoptimisation=over)
@@ -151,7 +161,7 @@ def compare(comparison: Comparison) -> Outcome:
     with comparison.timed("training"):
         training = train(_training_task(comparison, cache))
     last = max(training.checkpoints)
-    rows += training_rows(method, config.seed, last, training.tokens, training.seconds)
+    rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
     tuned_pools = []
     for update, folder in training.checkpoints.items():
         tuned = load_checkpoint(comparison.policy, folder)
@@ -161,14 +171,17 @@ def compare(comparison: Comparison) -> Outcome:
             pool = maker.pool(tuned, count, config.seed)
         tuned_pools.append(pool)
         with comparison.timed("evaluation"):
-            rows += (
-                curve_rows(study, pool, method, update, config.n) if is_last else checkpoint_rows(study, pool, method, update)
-            )
+            if is_last:
+                tuned_flops = comparison.request_flops(pool, tuned)
+                rows += curve_rows(study, pool, method, update, config.n, tuned_flops)
+            else:
+                rows += checkpoint_rows(study, pool, method, update)
     with comparison.timed("evaluation"):
         path = TrainingPath.of(base, tuned_pools)
-        found = {method: compared(study, pool, path, config.n)}
+        costs = Costs(training.flops, float(tuned_flops[:, 0].mean()), flops.mean(0))
+        found = {method: compared(study, pool, path, costs, config.n)}
         over[method] = training_overoptimisation(study, path)
-    return Outcome(rows, {"base": base, method: pool}, training, found, over)
+    return Outcome(rows, {"base": base, method: pool}, training, found, {method: costs}, over)
 
 
 def _training_task(comparison: Comparison, cache: Path) -> TrainingTask:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
@@ -82,6 +83,15 @@ def request_flops(pool: Candidates, policy: Any, proxy: Any, scored_tokens: Arra
     return drawing + np.where(n > 1, n, 0) * flops_per_token(proxy) * texts
 
 
+@dataclass(frozen=True)
+class Costs:
+    """In FLOPs: a tuned policy's training, a request to it, and a request by best-of-n of the base policy [N]."""
+
+    training: float
+    tuned: float
+    best_of_n: Array
+
+
 class BreakEven(NamedTuple):
     """After how many requests training has paid for itself; infinite where it never does.
 
@@ -95,22 +105,20 @@ class BreakEven(NamedTuple):
     censored: bool
 
 
-def break_even(training: float, tuned: float, best_of_n: Array, equivalent_n: Interval) -> BreakEven:
+def break_even(costs: Costs, equivalent_n: Interval) -> BreakEven:
     """training / (cost of a request by best-of-n of equal reward - cost of a request to the tuned policy).
 
     The interval is that of the equivalent n; what costs scatter is small beside it.
 
     Args:
-        training: cost of training, in any unit.
-        tuned: cost of a request to the tuned policy, in the same unit.
-        best_of_n: [N] mean cost of a request by best-of-n.
+        costs: of the tuned policy and of best-of-n.
         equivalent_n: the n of equal gold reward, from `bon.frontier.equivalent_n`.
     """
-    ns = np.arange(1, len(best_of_n) + 1)
+    ns = np.arange(1, len(costs.best_of_n) + 1)
 
     def requests(n: float) -> float:
-        saved = float(np.interp(min(n, len(ns)), ns, best_of_n)) - tuned
-        return training / saved if saved > 0 else math.inf
+        saved = float(np.interp(min(n, len(ns)), ns, costs.best_of_n)) - costs.tuned
+        return costs.training / saved if saved > 0 else math.inf
 
     # More candidates for the same reward: training pays off sooner.
     value, low, high = (np.asarray(requests(float(n))) for n in (equivalent_n.value, equivalent_n.high, equivalent_n.low))

@@ -54,12 +54,12 @@ class Study:
         return bootstrap_mean(values, self.rng(), resamples=self.resamples)
 
 
-def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n: int) -> Iterator[Row]:
+def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n: int, flops: Array) -> Iterator[Row]:
     """Every metric of best-of-n for every n from 1 to N, from one pool.
 
     `method` names n = 1; larger n are "best_of_n" of the base policy and "<method>+best_of_n" of a tuned one. Distinct n-grams
     cost more than the others: they are there for powers of two, for N and for the run's own `n`. Self-similarity ends at
-    N / 2.
+    N / 2. `flops` [P, N] is what a request costs.
     """
     best = "best_of_n" if method == "base" else f"{method}+best_of_n"
     proxy, gold = pool.scores["proxy"], pool.scores["gold"]
@@ -79,6 +79,7 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n:
         yield from _rows(study.interval(values), best, method, study.seed, step, "kl", kind)
     tokens = np.arange(1, pool.num_candidates + 1) * pool.lengths.mean(1, keepdims=True)
     yield from _rows(study.interval(tokens), best, method, study.seed, step, "tokens_per_request")
+    yield from _rows(study.interval(flops), best, method, study.seed, step, "flops_per_request")
     draw, score = seconds_per_candidate(pool)
     for k in ns:
         seconds = draw if k == 1 else k * (draw + score)
@@ -131,10 +132,11 @@ def distinct_rows(study: Study, pool: Candidates, ns: Sequence[int], names: Sequ
             yield _row(Interval(*parts), name, study.seed, step, k, f"distinct_{order}")
 
 
-def training_rows(method: str, seed: int, step: int, tokens: int, seconds: float) -> list[Row]:
+def training_rows(method: str, seed: int, step: int, tokens: int, flops: float, seconds: float) -> list[Row]:
     """What training cost, once."""
     return [
         Row(method, seed, step, 1, "training_tokens", tokens),
+        Row(method, seed, step, 1, "training_flops", flops),
         Row(method, seed, step, 1, "training_seconds", seconds),
     ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from bon import Candidates
 from bon.estimators import subset_weights
+from bon.intervals import Interval
+from suite.cost import Costs
 from suite.evaluation import Row, select
 
 DOUBLE_COLUMN = 6.75  # inches: the text width of a two-column conference page
@@ -146,25 +149,74 @@ def reward_distribution(axes: Axes, pools: dict[str, Candidates], n: int, metric
     axes.set_ylabel("density")
 
 
-def draw_figures(rows: Sequence[Row], pools: dict[str, Candidates], n: int, folder: Path) -> list[Path]:
-    """The three figures of a run as PNG and PDF in `folder`; returns the PNG files."""
-    figures = {
+def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+    """Reward against FLOPs of a request: best-of-n as curves over n, policies sampled once as points."""
+    for method, step in [("best_of_n", None), *((m, last_step(rows, m)) for m in tuned_methods(rows))]:
+        curve = method if method == "best_of_n" else f"{method}+best_of_n"
+        _, cost, _, _ = _curve(rows, curve, "flops_per_request", step)
+        _, value, low, high = _curve(rows, curve, metric, step)
+        axes.plot(cost, value, "-" if method == "best_of_n" else ":", color=colour(method), label=title(curve))
+        axes.fill_between(cost, low, high, color=colour(method), alpha=0.15, linewidth=0)
+        axes.plot(cost[:1], value[:1], "o", markersize=4, color=colour(method if step is not None else "base"))
+    axes.set_xscale("log")
+    axes.set_xlabel("FLOPs per request (n grows to the right; points: n = 1)")
+    axes.set_ylabel(LABELS[metric])
+
+
+def total_cost(axes: Axes, costs: Mapping[str, Costs], worth: Mapping[str, Interval]) -> None:
+    """Total FLOPs against the number of requests: each tuned policy, and best-of-n of equal gold reward with its interval."""
+    for method, cost in costs.items():
+        ns = np.arange(1, len(cost.best_of_n) + 1)
+        each, low, high = (float(np.interp(min(float(n), len(ns)), ns, cost.best_of_n)) for n in worth[method])
+        crossing = cost.training / max(each - cost.tuned, 1e-300)
+        requests = np.geomspace(1, 100 * min(max(crossing, 10.0), 1e9), 200)
+        axes.plot(requests, cost.training + requests * cost.tuned, "--", color=colour(method), label=title(method))
+        equal = f"best-of-n worth {title(method)}"
+        axes.plot(requests, requests * each, color=colour("best_of_n"), label=equal)
+        axes.fill_between(requests, requests * low, requests * high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("requests")
+    axes.set_ylabel("total FLOPs, training included")
+
+
+def draw_figures(
+    rows: Sequence[Row],
+    pools: dict[str, Candidates],
+    n: int,
+    folder: Path,
+    costs: Mapping[str, Costs] | None = None,
+    worth: Mapping[str, Interval] | None = None,
+) -> list[Path]:
+    """The figures of a run as PNG and PDF in `folder`; returns the PNG files.
+
+    `costs` and `worth` are, for every tuned method, what it costs and the n it is worth; without them there is no figure of
+    costs.
+    """
+    both: dict[str, Callable[..., None]] = {
         "reward_vs_n": lambda axes, metric: reward_vs_n(axes, rows, metric),
         "reward_vs_kl": lambda axes, metric: reward_vs_kl(axes, rows, metric),
         "reward_distribution": lambda axes, metric: reward_distribution(axes, pools, n, metric),
     }
-    return [_two_panels(name, draw, folder) for name, draw in figures.items()]
+    files = [
+        _two_panels(name, [partial(draw, metric=metric) for metric in ("proxy", "gold")], folder)
+        for name, draw in both.items()
+    ]
+    if costs and worth:
+        panels = [partial(reward_vs_cost, rows=rows, metric="gold"), partial(total_cost, costs=costs, worth=worth)]
+        files.append(_two_panels("cost", panels, folder))
+    return files
 
 
-def _two_panels(name: str, draw: Any, folder: Path) -> Path:
-    """Proxy and gold side by side, the legend above both, where it covers nothing."""
+def _two_panels(name: str, draw: Sequence[Callable[[Axes], None]], folder: Path) -> Path:
+    """Two panels side by side, their legend above both, where it covers nothing."""
     with mpl.rc_context(mpl.rcParamsDefault), mpl.rc_context(STYLE):
         figure = Figure(figsize=(DOUBLE_COLUMN, 2.7))
         panels = figure.subplots(1, 2)
-        for axes, metric in zip(panels, ("proxy", "gold"), strict=True):
-            draw(axes, metric)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)))
+        for axes, draw_panel in zip(panels, draw, strict=True):
+            draw_panel(axes)
+        entries = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(3, len(entries)))
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / f"{name}.png", dpi=200, metadata={"Software": None})
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "ModDate": None})

@@ -17,6 +17,7 @@ from bon.intervals import Difference, Interval, paired_difference
 from bon.kl import best_of_n_kl_bound
 from bon.overoptimisation import Decline, Form, OveroptimisationFit, fit_overoptimisation, gold_decline
 from bon.power import minimum_detectable_difference, required_prompts
+from suite.cost import BreakEven, Costs, break_even
 from suite.evaluation import Study
 from suite.figures import title
 from suite.pools import RAO_BLACKWELL
@@ -59,6 +60,7 @@ class Findings:
         detectable: the difference that this many prompts find with a power of 80%.
         prompts_needed: the prompts that find a difference of `WORTH_FINDING`.
         equivalent_n: the n whose best-of-n has the tuned policy's gold reward.
+        break_even: the requests after which training has paid for itself, in FLOPs, against best-of-n of equal gold reward.
         equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
     """
 
@@ -67,6 +69,7 @@ class Findings:
     detectable: float
     prompts_needed: int
     equivalent_n: Interval
+    break_even: BreakEven
     equal_kl: dict[float, Interval]
 
 
@@ -78,8 +81,8 @@ class Overoptimisation:
     decline: Decline
 
 
-def compared(study: Study, tuned: Candidates, path: TrainingPath, n: int) -> Findings:
-    """Best-of-n of the base policy's pool against a tuned policy's final pool and its path."""
+def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs, n: int) -> Findings:
+    """Best-of-n of the base policy's pool against a tuned policy's final pool, its path and what it cost."""
     base = study.base
     curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
     target = tuned.scores["gold"].mean(1)
@@ -88,12 +91,14 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, n: int) -> Fin
     reach = min(float(bound[-1]), float(path.kl.mean(0).max()))
     at = [kl for kl in (0.5, 1.0, 2.0, 3.0, 4.0) if kl <= reach]
     equal = difference_at(Frontier(bound, curve), Frontier(path.kl, path.gold), study.rng(), at, resamples=study.resamples)
+    worth = equivalent_n(curve, target, study.rng(), resamples=study.resamples)
     return Findings(
         n=n,
         paired=paired_difference(curve[:, n - 1], target, study.rng(), resamples=study.resamples),
         detectable=minimum_detectable_difference(difference),
         prompts_needed=required_prompts(difference, WORTH_FINDING),
-        equivalent_n=equivalent_n(curve, target, study.rng(), resamples=study.resamples),
+        equivalent_n=worth,
+        break_even=break_even(costs, worth),
         equal_kl={kl: Interval(*parts) for kl, *parts in zip(at, *equal, strict=True)},
     )
 
@@ -136,6 +141,7 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
             f"a difference of {WORTH_FINDING:g} takes {found.prompts_needed:,} prompts."
         )
         lines.append(f"{name} is worth best-of-{_n(found.equivalent_n.value)} {_range(found.equivalent_n)}.")
+        lines.append(_pays_off(name, found.break_even))
         if found.equal_kl:
             each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
             lines.append(f"At equal KL (nats; best-of-n at its upper bound) best-of-n minus {name} in gold reward: {each}.")
@@ -150,6 +156,18 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
     return lines
 
 
+def _pays_off(name: str, found: BreakEven) -> str:
+    requests = found.requests
+    if math.isinf(requests.value):
+        return f"Training {name} does not pay off: best-of-n of equal gold reward costs no more."
+    at_most = "at most " if found.censored else ""
+    low, high = (f"{float(end):,.0f}" if math.isfinite(end) else "never" for end in (requests.low, requests.high))
+    return (
+        f"Training {name} pays off after {at_most}{float(requests.value):,.0f} requests (95% interval {low} to {high}), "
+        "in model FLOPs, against best-of-n of equal gold reward."
+    )
+
+
 def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisation]) -> dict[str, Any]:
     """Everything found, for `findings.json`; an infinite number is written as a string."""
     result: dict[str, Any] = {"compared": {}, "overoptimisation": {}}
@@ -160,6 +178,7 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
             "detectable_difference": found.detectable,
             f"prompts_needed_for_{WORTH_FINDING:g}": found.prompts_needed,
             "equivalent_n": _parts(found.equivalent_n),
+            "break_even_requests": {**_parts(found.break_even.requests), "at_most": found.break_even.censored},
             "best_of_n_minus_method_at_equal_kl": [{"kl": kl, **_parts(i)} for kl, i in found.equal_kl.items()],
         }
     for method, item in over.items():

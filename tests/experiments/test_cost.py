@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bon import generate_candidates
 from bon.intervals import Interval
-from suite.cost import FlopMeter, break_even, flops_per_token, request_flops
+from suite.cost import Costs, FlopMeter, break_even, flops_per_token, request_flops
 
 
 @pytest.fixture(scope="module")
@@ -107,21 +107,21 @@ def interval(value, low, high):
 
 def test_break_even_by_hand():
     # Best-of-n costs 10 n, the tuned policy 10: at n = 5 each request saves 40.
-    found = break_even(8000.0, 10.0, 10.0 * np.arange(1, 9), interval(5, 3, 6))
+    found = break_even(Costs(8000.0, 10.0, 10.0 * np.arange(1, 9)), interval(5, 3, 6))
     assert found.requests.value == pytest.approx(200)
     assert (found.requests.low, found.requests.high) == (pytest.approx(160), pytest.approx(400))
     assert not found.censored
 
 
 def test_a_policy_that_is_no_better_never_pays():
-    found = break_even(8000.0, 10.0, 10.0 * np.arange(1, 9), interval(1, 1, 2))
+    found = break_even(Costs(8000.0, 10.0, 10.0 * np.arange(1, 9)), interval(1, 1, 2))
     assert math.isinf(found.requests.value)
     assert found.requests.low == pytest.approx(800)
     assert math.isinf(found.requests.high)
 
 
 def test_out_of_reach_pays_after_at_most():
-    found = break_even(8000.0, 10.0, 10.0 * np.arange(1, 9), interval(math.inf, 6, math.inf))
+    found = break_even(Costs(8000.0, 10.0, 10.0 * np.arange(1, 9)), interval(math.inf, 6, math.inf))
     assert found.censored
     assert found.requests.value == pytest.approx(8000 / 70)
     assert found.requests.high == pytest.approx(160)

@@ -22,6 +22,7 @@ from suite.evaluation import (
 PROXY = np.array([[1.0, 4.0, 2.0, 3.0], [0.0, -1.0, 5.0, 2.0], [7.0, 6.0, 1.0, 0.5]])
 GOLD = np.array([[0.3, 0.1, -0.4, 0.9], [2.0, 1.0, -3.0, 0.0], [0.5, 0.25, 0.75, 1.5]])
 LENGTHS = np.array([[1, 2, 3, 4], [4, 4, 2, 1], [3, 3, 1, 2]], dtype=np.int32)
+FLOPS = 1e6 * np.arange(1, 13.0).reshape(3, 4)
 LOGPROBS = -np.array([[2.0, 9.0, 7.0, 8.0], [9.0, 12.0, 3.0, 2.0], [6.0, 5.0, 2.0, 6.0]])
 
 
@@ -37,7 +38,7 @@ def study(base):
 
 @pytest.fixture
 def rows(study, base):
-    return list(curve_rows(study, base, "base", None, 3))
+    return list(curve_rows(study, base, "base", None, 3, FLOPS))
 
 
 def value(rows, **wanted):
@@ -99,6 +100,10 @@ def test_cost_of_a_request(rows):
         assert value(rows, n=n, metric="tokens_per_request") == pytest.approx(n * LENGTHS.mean())
 
 
+def test_flops_of_a_request_are_the_mean_over_prompts(rows):
+    assert value(rows, n=3, metric="flops_per_request") == pytest.approx(1e6 * (3 + 7 + 11) / 3)
+
+
 def test_win_rate_counts_pairs(rows):
     # n = 2: the best of each pair against each of the two candidates left out.
     wins = [
@@ -112,6 +117,7 @@ def test_win_rate_counts_pairs(rows):
 
 def test_every_n_has_one_row_of_every_metric(rows):
     metrics = {"proxy", "gold", "win_rate", "length", "perplexity", "tokens_per_request", "seconds_per_request"}
+    metrics.add("flops_per_request")
     for metric in metrics:
         found = select(rows, metric=metric)
         assert [(row.method, row.n) for row in found] == [("base", 1), *(("best_of_n", n) for n in (2, 3, 4))]
@@ -135,8 +141,8 @@ def test_intervals_hold_their_value(rows):
 
 
 def test_the_bootstrap_is_repeatable(base, rows):
-    assert list(curve_rows(Study(base, 0, 200), base, "base", None, 3)) == rows
-    other = list(curve_rows(Study(base, 1, 200), base, "base", None, 3))
+    assert list(curve_rows(Study(base, 0, 200), base, "base", None, 3, FLOPS)) == rows
+    other = list(curve_rows(Study(base, 1, 200), base, "base", None, 3, FLOPS))
     assert [row.value for row in other] == [row.value for row in rows]
     assert [row.ci_low for row in other] != [row.ci_low for row in rows]
 
@@ -165,7 +171,7 @@ def tuned(hand_pool):
 
 
 def test_rows_of_a_tuned_policy(study, tuned):
-    rows = list(curve_rows(study, tuned, "ppo", 40, 2))
+    rows = list(curve_rows(study, tuned, "ppo", 40, 2, FLOPS))
     assert {(row.method, row.n == 1) for row in rows} == {("ppo", True), ("ppo+best_of_n", False)}
     assert {row.step for row in rows} == {40}
     assert value(rows, n=1, metric="gold") == pytest.approx(GOLD.mean() + 2)
@@ -187,12 +193,12 @@ def test_rows_of_a_tuned_policy(study, tuned):
 
 def test_perplexity_is_the_base_policys(study, hand_pool):
     pool = hand_pool(PROXY, GOLD, lengths=LENGTHS, logprobs=LOGPROBS, ref_logprobs=2 * LOGPROBS)
-    rows = list(curve_rows(study, pool, "ppo", 40, 2))
+    rows = list(curve_rows(study, pool, "ppo", 40, 2, FLOPS))
     assert value(rows, n=1, metric="perplexity") == pytest.approx(math.exp((-2 * LOGPROBS / LENGTHS).mean()))
 
 
 def test_without_a_measured_kl_there_is_no_row(study, hand_pool):
-    rows = list(curve_rows(study, hand_pool(PROXY, GOLD, ref_logprobs=None), "ppo", 40, 2))
+    rows = list(curve_rows(study, hand_pool(PROXY, GOLD, ref_logprobs=None), "ppo", 40, 2, FLOPS))
     assert select(rows, metric="kl") == []
     assert len(select(rows, metric="perplexity")) == 4
 
@@ -205,7 +211,7 @@ def test_rows_of_a_checkpoint(study, tuned):
     ]  # fmt: skip
     assert value(rows, metric="proxy") == pytest.approx(PROXY.mean() + 1)
     assert value(rows, metric="kl", kl_kind="rao_blackwell") == pytest.approx((PROXY / 20 + 1).mean())
-    last = list(curve_rows(study, tuned, "ppo", 10, 2))
+    last = list(curve_rows(study, tuned, "ppo", 10, 2, FLOPS))
     for row in rows:
         (same,) = select(last, metric=row.metric, n=1, kl_kind=row.kl_kind)
         assert same.value == pytest.approx(row.value)
@@ -213,13 +219,14 @@ def test_rows_of_a_checkpoint(study, tuned):
 
 
 def test_cost_of_training():
-    rows = training_rows("ppo", 3, 40, 61_440, 12.5)
+    rows = training_rows("ppo", 3, 40, 61_440, 2e12, 12.5)
     assert value(rows, metric="training_tokens", method="ppo", seed=3, step=40) == 61_440
+    assert value(rows, metric="training_flops") == 2e12
     assert value(rows, metric="training_seconds") == 12.5
 
 
 def test_csv_round_trip(rows, study, tuned, tmp_path):
-    written = [*rows, *curve_rows(study, tuned, "ppo", 40, 2), *training_rows("ppo", 0, 40, 100, 1.5)]
+    written = [*rows, *curve_rows(study, tuned, "ppo", 40, 2, FLOPS), *training_rows("ppo", 0, 40, 100, 1e9, 1.5)]
     write_rows(written, tmp_path / "metrics.csv")
     assert read_rows(tmp_path / "metrics.csv") == written
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from bon.intervals import Interval
 from suite import figures
+from suite.cost import Costs, break_even
 from suite.evaluation import Study, checkpoint_rows, curve_rows, select, training_rows
 
 FILES = {f"{name}.{kind}" for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution") for kind in ("png", "pdf")}
@@ -16,14 +18,19 @@ def pools(random_pools):
     return random_pools
 
 
+def flops(pool):
+    """1,000 a candidate and request."""
+    return np.tile(1000.0 * np.arange(1, pool.num_candidates + 1), (pool.num_prompts, 1))
+
+
 @pytest.fixture(scope="module")
 def rows(pools):
     study = Study(pools["base"], 0, 200)
     return [
-        *curve_rows(study, pools["base"], "base", None, 4),
-        *training_rows("ppo", 0, 4, 100, 1.0),
+        *curve_rows(study, pools["base"], "base", None, 4, flops(pools["base"])),
+        *training_rows("ppo", 0, 4, 100, 1e9, 1.0),
         *checkpoint_rows(study, pools["ppo"].first(2), "ppo", 2),
-        *curve_rows(study, pools["ppo"], "ppo", 4, 4),
+        *curve_rows(study, pools["ppo"], "ppo", 4, 4, flops(pools["ppo"])),
     ]
 
 
@@ -203,7 +210,7 @@ def test_without_a_baseline(rows, pools, tmp_path, drawn):
 
 def test_a_pool_of_two(hand_pool, tmp_path):
     pool = hand_pool([[0.0, 1.0], [2.0, 0.5]])
-    rows = list(curve_rows(Study(pool, 0, 200), pool, "base", None, 1))
+    rows = list(curve_rows(Study(pool, 0, 200), pool, "base", None, 1, flops(pool)))
     figures.draw_figures(rows, {"base": pool}, 1, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
@@ -212,3 +219,34 @@ def test_last_step_and_tuned_methods(rows):
     assert figures.tuned_methods(rows) == ["ppo"]
     assert figures.last_step(rows, "ppo") == 4
     assert figures.last_step(rows, "base") is None
+
+
+def test_reward_against_cost_reads_flops_and_reward_of_the_same_n(axes, rows):
+    figures.reward_vs_cost(axes, rows, "gold")
+    assert axes.get_xscale() == "log"
+    x, y = line(axes, "best-of-n").get_data()
+    assert x.tolist() == [1000.0 * n for n in range(1, 9)]
+    assert y.tolist() == [row.value for row in rows if row.method in ("base", "best_of_n") and row.metric == "gold"]
+    assert set(labels(axes)) == {"best-of-n", "PPO + best-of-n"}
+
+
+def test_total_costs_cross_at_the_break_even(axes):
+    costs = Costs(training=9000.0, tuned=10.0, best_of_n=10.0 * np.arange(1, 9))
+    worth = Interval(*(np.asarray(n, dtype=float) for n in (4, 3, 6)))
+    figures.total_cost(axes, {"ppo": costs}, {"ppo": worth})
+    requests, tuned = line(axes, "PPO").get_data()
+    again, best = line(axes, "best-of-n worth PPO").get_data()
+    assert requests.tolist() == again.tolist()
+    crossing = requests[np.argmax(best > tuned)]
+    assert break_even(costs, worth).requests.value == pytest.approx(300)
+    assert 300 <= crossing < 330
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(60 * requests[-1])
+
+
+def test_the_figure_of_costs_is_drawn_where_there_are_costs(rows, pools, tmp_path):
+    costs = {"ppo": Costs(9000.0, 10.0, 10.0 * np.arange(1, 9))}
+    out_of_reach = {"ppo": Interval(*(np.asarray(n) for n in (np.inf, 5.0, np.inf)))}
+    files = figures.draw_figures(rows, pools, 4, tmp_path, costs, out_of_reach)
+    assert [file.name for file in files][-1] == "cost.png"
+    assert {file.name for file in tmp_path.iterdir()} == FILES | {"cost.png", "cost.pdf"}

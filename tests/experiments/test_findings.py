@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bon.kl import best_of_n_kl_bound
+from suite.cost import Costs
 from suite.evaluation import Study
 from suite.findings import (
     TrainingPath,
@@ -35,9 +36,12 @@ def shifted(hand_pool, proxy, gold, kl):
     return hand_pool(PROXY + proxy, GOLD + gold, scores=scores)
 
 
+COSTS = Costs(training=1e6, tuned=10.0, best_of_n=12.0 * np.arange(1, CANDIDATES + 1))
+
+
 def test_paired_difference_is_over_all_subsets(hand_pool, study):
     tuned = shifted(hand_pool, 2.0, 1.0, 3.0)
-    found = compared(study, tuned, TrainingPath.of(study.base, [tuned]), 2)
+    found = compared(study, tuned, TrainingPath.of(study.base, [tuned]), COSTS, 2)
     by_prompt = [
         np.mean([GOLD[p, max(pair, key=lambda c: PROXY[p, c])] for pair in itertools.combinations(range(CANDIDATES), 2)])
         - GOLD[p].mean()
@@ -63,17 +67,19 @@ def test_a_policy_as_good_as_best_of_4_is_worth_4(hand_pool, study):
         ]
     )
     tuned = shifted(hand_pool, 1.0, gain - GOLD.mean(), 1.0)
-    found = compared(study, tuned, TrainingPath.of(study.base, [tuned]), 2)
+    found = compared(study, tuned, TrainingPath.of(study.base, [tuned]), COSTS, 2)
     assert found.equivalent_n.value == pytest.approx(4)
     assert found.equivalent_n.low < 4 < found.equivalent_n.high
+    assert found.break_even.requests.value == pytest.approx(1e6 / (4 * 12 - 10))
+    assert "pays off after 26,316 requests" in "\n".join(sentences({"ppo": found}, {}, PROMPTS))
 
 
 def test_no_better_than_base_is_worth_1_and_out_of_reach_is_said(hand_pool, study):
     same = shifted(hand_pool, 0.0, 0.0, 0.1)
     path = TrainingPath.of(study.base, [same])
-    assert compared(study, same, path, 2).equivalent_n.value == 1
+    assert compared(study, same, path, COSTS, 2).equivalent_n.value == 1
     best = shifted(hand_pool, 9.0, 9.0, 3.0)
-    found = compared(study, best, TrainingPath.of(study.base, [best]), 2)
+    found = compared(study, best, TrainingPath.of(study.base, [best]), COSTS, 2)
     assert math.isinf(found.equivalent_n.value)
     assert "more than was drawn" in "\n".join(sentences({"ppo": found}, {}, PROMPTS))
     # JSON has no infinity of its own.
@@ -86,7 +92,7 @@ def test_no_better_than_base_is_worth_1_and_out_of_reach_is_said(hand_pool, stud
 def test_equal_kl_reads_both_frontiers_at_one_kl(hand_pool, study):
     # The tuned policy gains 1 per nat, along the way and at its end.
     stops = [shifted(hand_pool, kl, kl, kl) for kl in (0.5, 1.5)]
-    found = compared(study, stops[-1], TrainingPath.of(study.base, stops), 2)
+    found = compared(study, stops[-1], TrainingPath.of(study.base, stops), COSTS, 2)
     assert sorted(found.equal_kl) == [0.5, 1.0]  # 16 candidates reach 1.83 nats, the policy 1.5
     bounds = best_of_n_kl_bound(np.arange(1, CANDIDATES + 1))
     for kl, interval in found.equal_kl.items():

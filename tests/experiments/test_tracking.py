@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import wandb
 
@@ -37,9 +38,23 @@ SAMPLES = [["a query", "base text", 0.1, "best text", 0.9, "tuned text", 1.2], [
 def rows(random_pools):
     study = Study(random_pools["base"], 3, 200)
     return [
-        *curve_rows(study, random_pools["base"], "base", None, 4),
+        *curve_rows(
+            study,
+            random_pools["base"],
+            "base",
+            None,
+            4,
+            np.ones(random_pools["base"].lengths.shape),
+        ),
         *checkpoint_rows(study, random_pools["ppo"].first(2), "ppo", 2),
-        *curve_rows(study, random_pools["ppo"], "ppo", 4, 4),
+        *curve_rows(
+            study,
+            random_pools["ppo"],
+            "ppo",
+            4,
+            4,
+            np.ones(random_pools["ppo"].lengths.shape),
+        ),
     ]
 
 

@@ -42,6 +42,7 @@ class Training:
         checkpoints: update -> folder of the policy after it; the last is the result.
         log: one dictionary an update, in TRL's names.
         tokens: response tokens drawn in training.
+        flops: of the matrix products of all models in training, as `suite.cost` counts them.
         seconds: spent in training, over all sittings.
         reused: whether nothing had to be trained.
     """
@@ -49,6 +50,7 @@ class Training:
     checkpoints: dict[int, Path]
     log: list[dict[str, Any]] = field(default_factory=list)
     tokens: int = 0
+    flops: int = 0
     seconds: float = 0.0
     reused: bool = False
 
