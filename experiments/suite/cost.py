@@ -42,9 +42,9 @@ class FlopMeter:
         flops: so far.
     """
 
-    def __init__(self, models: Iterable[Any]) -> None:
+    def __init__(self, models: Iterable[nn.Module]) -> None:
         self.flops = 0
-        self._modules = list(dict.fromkeys(m for model in models if isinstance(model, nn.Module) for m in _products(model)))
+        self._modules = list(dict.fromkeys(module for model in models for module in _products(model)))
         self._handles: list[Any] = []
 
     def __enter__(self) -> FlopMeter:

@@ -18,6 +18,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from suite import imdb
 from suite.baselines import TrainingTask, ppo, stand_ins, train
+from suite.cost import flops_per_token
 from suite.policies import load_checkpoint
 from suite.schema import BaselineConfig, SamplingConfig
 
@@ -96,6 +97,7 @@ def test_two_updates(two_updates):
     assert abs(second["objective/kl"]) > 1e-4
     assert [row["episode"] for row in two_updates.log] == [8, 16]
     assert two_updates.tokens == sum(row["tokens"] for row in two_updates.log)
+    assert two_updates.flops == sum(row["flops"] for row in two_updates.log) > 0
     assert two_updates.seconds == sum(row["seconds"] for row in two_updates.log) > 0
     assert not two_updates.reused
 
@@ -290,6 +292,32 @@ def test_the_reward_reads_prompt_and_response_without_padding(make_task, policy,
     log = train(make_task(tmp_path, updates=1, proxy=words(reward))).log
     assert not any("<|pad|>" in text or "<|endoftext|>" in text for text in seen)
     assert log[0]["objective/scores"] == pytest.approx(np.mean([len(text) for text in seen]))
+
+
+def test_one_epoch_of_one_minibatch_has_no_variance_and_no_warning(make_task, tmp_path):
+    (row,) = train(make_task(tmp_path, updates=1, num_ppo_epochs=1)).log
+    assert "val/ratio_var" not in row
+    assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float))
+
+
+@pytest.mark.parametrize("shared_critic", [True, False])
+def test_flops_of_an_update_by_counting_its_passes(make_task, policy, tmp_path, shared_critic):
+    # Nothing ends before its six tokens, so every pass is of the whole width.
+    task = make_task(
+        tmp_path, updates=1, proxy=words(lambda texts: [0.0] * len(texts)), prompts=[[5, 6, 7, 8]] * 8,
+        num_ppo_epochs=3, shared_critic=shared_critic,
+    )  # fmt: skip
+    (row,) = train(task).log
+    assert row["tokens"] == 8 * 6
+    head = 2 * policy.model.get_output_embeddings().weight.numel()
+    trunk = flops_per_token(policy.model) - head
+    value = 2 * policy.model.config.hidden_size
+    width, rows = 4 + 6, 8
+    drawing = rows * ((4 + 5) * trunk + 6 * head)  # the prompt once, then five of the six tokens
+    reference = rows * width * (trunk + head)
+    values = rows * width * (trunk + value)
+    epoch = 3 * rows * width * (trunk + head + value + (0 if shared_critic else trunk))
+    assert row["flops"] == drawing + reference + values + 3 * epoch
 
 
 def test_a_reward_that_breaks_is_not_swallowed(make_task, tmp_path):

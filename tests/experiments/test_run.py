@@ -98,7 +98,7 @@ def test_it_shows_a_table_a_verdict_samples_and_what_next(first, folder):
     assert "95% interval" in first.out
     assert "query" in first.out
     assert "python experiments/run.py n=8" in first.out
-    for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution"):
+    for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost"):
         assert f"{folder}/figures/{name}.png" in first.out
 
 
@@ -113,9 +113,10 @@ def test_the_bound_is_called_one_in_the_table(first):
 
 def test_files(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "wandb" not in path.parts}
-    figures = {f"figures/reward_{what}.{kind}" for what in ("vs_n", "vs_kl", "distribution") for kind in ("png", "pdf")}
-    plain = {"metrics.csv", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt", "config.yaml",
-             "manifest.json"}  # fmt: skip
+    drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost")
+    figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
+    plain = {"metrics.csv", "findings.json", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt",
+             "config.yaml", "manifest.json"}  # fmt: skip
     assert names == plain | figures
     for name in figures:
         assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF")

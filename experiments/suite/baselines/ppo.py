@@ -17,6 +17,7 @@ import copy
 import gc
 import io
 import logging
+import math
 import os
 import random
 import shutil
@@ -36,6 +37,7 @@ from transformers import PrinterCallback
 from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import Checkpoints, checkpoint_folder, read_log, restore
 from suite.baselines.stand_ins import ORDER, Critic, RollOuts, TextReward
+from suite.cost import FlopMeter
 from suite.policies import prepared
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -59,6 +61,7 @@ def train(task: TrainingTask) -> Training:
         checkpoints={update: checkpoint_folder(task.folder, update) for update in steps},
         log=log,
         tokens=sum(row["tokens"] for row in log),
+        flops=sum(row["flops"] for row in log),
         seconds=sum(row["seconds"] for row in log),
         reused=reused,
     )
@@ -92,11 +95,13 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     roll_outs = RollOuts(policy, task, first)
     policy.generate = roll_outs
     reward: Any = TextReward(task, width)
+    judge = getattr(task.proxy.reward, "model", None)  # a reward need not be a model
+    meter = FlopMeter([policy, reference, critic, *([judge] if isinstance(judge, nn.Module) else [])])
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=None)
 
     class Trainer(PPOTrainer):
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            log.append(_update_row(first + self.state.global_step - 1, logs, reward.last, norms, roll_outs, clock))
+            log.append(_update_row(first + self.state.global_step - 1, logs, reward.last, norms, roll_outs, meter, clock))
             bar.update()
             bar.set_postfix(reward=f"{logs['objective/scores']:.2f}", kl=f"{logs['objective/kl']:.1f}")
 
@@ -121,7 +126,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         gc.freeze()
         clock = _Clock()
         try:
-            with bar, contextlib.redirect_stdout(io.StringIO()):
+            with bar, meter, contextlib.redirect_stdout(io.StringIO()):
                 trainer.train()
         finally:
             gc.unfreeze()
@@ -215,16 +220,25 @@ def _batch(seed: int, update: int, prompts: int, batch_size: int) -> np.ndarray:
 
 
 def _update_row(
-    update: int, metrics: dict[str, float], rewards: np.ndarray, norms: list[float], roll_outs: RollOuts, clock: _Clock
+    update: int,
+    metrics: dict[str, float],
+    rewards: np.ndarray,
+    norms: list[float],
+    roll_outs: RollOuts,
+    meter: FlopMeter,
+    clock: _Clock,
 ) -> dict[str, Any]:
     """What is kept of an update: TRL's metrics, the rewards' distribution, gradient norms, and what it cost."""
     counts, edges = np.histogram(rewards, bins=24)
     row: dict[str, Any] = {"update": update, **{name: float(value) for name, value in metrics.items()}}
+    if math.isnan(row.get("val/ratio_var", 0.0)):
+        del row["val/ratio_var"]  # a single minibatch in a single epoch has no variance
     row.update({f"reward/quantile_{int(100 * q)}": float(np.quantile(rewards, q)) for q in _QUANTILES})
     row["reward/histogram"] = {"counts": counts.tolist(), "edges": edges.tolist()}
     row["episode"] = update * len(rewards)
     row["policy/grad_norm"] = float(np.mean(norms))
     row["tokens"] = roll_outs.tokens
+    row["flops"] = meter.lap()
     row["seconds"] = clock.lap()
     norms.clear()
     roll_outs.tokens = 0
@@ -241,6 +255,8 @@ def _own_randomness() -> Iterator[None]:
         with warnings.catch_warnings():
             # TRL 1.12 still uses names that transformers 5.23 has renamed.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+            # The variance of the ratios of a single minibatch.
+            warnings.filterwarnings("ignore", message=r".*degrees of freedom is <= 0.*", category=UserWarning)
             yield
     finally:
         logging.getLogger("accelerate").setLevel(level)
