@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from bon import Candidates, generate_candidates, score_candidates
+from bon.candidates import stacked
 from bon.kl import sequence_kl
 from suite.policies import Judge, Policy
 from suite.schema import SamplingConfig
@@ -26,7 +26,7 @@ from suite.schema import SamplingConfig
 PROMPT_BLOCK = 32
 #: Columns of the KL to the base policy, a number a candidate.
 MONTE_CARLO, RAO_BLACKWELL = "kl_monte_carlo", "kl_rao_blackwell"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def digest(value: Any) -> str:
@@ -53,7 +53,7 @@ class PoolMaker:
         label = "base" if policy.digest == self.base.digest else policy.name
         with tqdm(blocks, desc=f"{num_candidates} candidates a prompt ({label})", disable=None if progress else True) as bar:
             parts = [self._block(policy, block, num_candidates, seed) for block in bar]
-        return joined(parts)
+        return stacked(parts)
 
     def _block(self, policy: Policy, block: range, num_candidates: int, seed: int) -> Candidates:
         folder = self.cache / "pools" / self._key(policy, block, seed)
@@ -108,8 +108,9 @@ class PoolMaker:
             **asdict(self.sampling),
         )
         start = time.perf_counter()
-        pool = score_candidates(pool, proxy=self.judges["proxy"].reward, gold=self.judges["gold"].reward)
-        scoring_seconds = time.perf_counter() - start
+        pool = score_candidates(pool, proxy=self.judges["proxy"].reward)
+        scoring_seconds = time.perf_counter() - start  # a request pays for the proxy, never for gold
+        pool = score_candidates(pool, gold=self.judges["gold"].reward)
         if policy.digest == self.base.digest:
             pool = pool.with_ref_logprobs(pool.logprobs)
         elif self.sampling.top_k == 0 and self.sampling.top_p == 1.0:
@@ -120,29 +121,7 @@ class PoolMaker:
         return replace(pool, metadata=metadata)
 
 
-def joined(parts: Sequence[Candidates]) -> Candidates:
-    """Pools of different prompts as one, one below the other."""
-    width = max(part.token_ids.shape[2] for part in parts)
-    first = parts[0]
-    spent = {key: sum(part.metadata[key] for part in parts) for key in ("tokens", "seconds", "scoring_seconds")}
-    return Candidates(
-        prompts=[prompt for part in parts for prompt in part.prompts],
-        prompt_token_ids=[list(ids) for part in parts for ids in part.prompt_token_ids],
-        texts=np.concatenate([part.texts for part in parts]),
-        token_ids=np.concatenate([np.pad(p.token_ids, ((0, 0), (0, 0), (0, width - p.token_ids.shape[2]))) for p in parts]),
-        lengths=np.concatenate([part.lengths for part in parts]),
-        logprobs=np.concatenate([part.logprobs for part in parts]),
-        raw_logprobs=np.concatenate([part.raw_logprobs for part in parts]),
-        ref_logprobs=None
-        if any(part.ref_logprobs is None for part in parts)
-        else np.concatenate([part.ref_logprobs for part in parts]),
-        scores={name: np.concatenate([part.scores[name] for part in parts]) for name in first.scores},
-        metadata={**first.metadata, **spent},
-    )
-
-
 def seconds_per_candidate(pool: Candidates) -> tuple[float, float]:
-    """Seconds to draw and seconds to score one candidate with one reward (a request pays for the proxy, never for gold)."""
+    """Seconds to draw one candidate and to score it with the proxy."""
     count = pool.num_prompts * pool.num_candidates
-    rewards = sum(name in pool.scores for name in ("proxy", "gold"))
-    return pool.metadata["seconds"] / count, pool.metadata["scoring_seconds"] / count / rewards
+    return pool.metadata["seconds"] / count, pool.metadata["scoring_seconds"] / count

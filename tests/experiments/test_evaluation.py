@@ -92,8 +92,8 @@ def test_kl_of_best_of_n(rows, n):
 
 
 def test_cost_of_a_request(rows):
-    # 12 candidates: 2 s to draw, 1 s to score with proxy and gold; a request pays for the proxy alone.
-    draw, score = 2 / 12, 1 / 24
+    # 12 candidates: 2 s to draw, 1 s to score.
+    draw, score = 2 / 12, 1 / 12
     assert value(rows, n=1, metric="seconds_per_request") == pytest.approx(draw)
     for n in (2, 3, 4):
         assert value(rows, n=n, metric="seconds_per_request") == pytest.approx(n * (draw + score))

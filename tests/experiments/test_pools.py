@@ -9,7 +9,7 @@ import torch
 
 from bon import Candidates
 from suite import pools
-from suite.pools import MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, joined, seconds_per_candidate
+from suite.pools import MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
 from suite.schema import SamplingConfig
 
 COLUMNS = ("token_ids", "lengths", "logprobs", "raw_logprobs", "ref_logprobs", "texts")
@@ -237,23 +237,9 @@ def test_without_a_finite_kl_there_is_no_column(make, policy):
     assert pool.ref_logprobs is None
 
 
-def test_joined(hand_pool):
-    one = hand_pool([[1.0, 2.0]])
-    two = hand_pool([[3.0, 4.0], [5.0, 6.0]], token_ids=np.ones((2, 2, 6), dtype=np.int32))
-    both = joined([one, two])
-    assert both.prompts == ["prompt 0", "prompt 0", "prompt 1"]
-    assert both.scores["proxy"].tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert both.token_ids.shape == (3, 2, 6)
-    assert (both.token_ids[0, :, :4] == one.token_ids[0]).all()
-    assert both.metadata["tokens"] == 24
-    assert both.metadata["seconds"] == 4.0
-    assert both.metadata["scoring_seconds"] == 2.0
-    assert joined([one, dataclasses.replace(two, ref_logprobs=None)]).ref_logprobs is None
-
-
 def test_seconds_of_a_request(hand_pool):
-    # 2 prompts x 5 candidates: 2 s to draw, 1 s to score with two rewards.
-    assert seconds_per_candidate(hand_pool(np.zeros((2, 5)))) == pytest.approx((0.2, 0.05))
+    # 2 prompts x 5 candidates: 2 s to draw, 1 s to score.
+    assert seconds_per_candidate(hand_pool(np.zeros((2, 5)))) == pytest.approx((0.2, 0.1))
 
 
 def test_digest_is_short_and_of_everything():
