@@ -1,4 +1,4 @@
-"""Measure speed side by side: sampling against `generate`, PPO updates against stock TRL. `parts=[ppo]` for one of them."""
+"""Measure speed side by side: sampling against its rivals, PPO updates against stock TRL. `parts=[ppo]` for one of them."""
 
 # isort: off
 from suite.command import command, job  # first: the package says in one line what is not installed
@@ -6,29 +6,27 @@ from suite.command import command, job  # first: the package says in one line wh
 # isort: on
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from tabulate import tabulate
 
+from suite.benchmark_schema import BenchmarkConfig
 from suite.benchmarks import measure
 from suite.command import located
 from suite.manifest import manifest, write_json
 from suite.schema import register
+from suite.speeds import table, write_csv
 
 
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")
 @job
 def main(composed: DictConfig) -> None:
     """Measure, print the table, write it down."""
-    config = OmegaConf.to_object(composed)
+    config: BenchmarkConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     speeds = measure(config)
-    rows = [[line.what, line.contender, f"{line.median:.4g} {line.unit}", f"{line.ratio:.2f}"] for line in speeds]
-    table = tabulate(
-        rows, headers=["what", "contender", "median", "times the first"], tablefmt="github", disable_numparse=True
-    )
     folder = located(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "speed.md").write_text(table + "\n", encoding="utf-8")
-    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(composed), speeds=[vars(s) for s in speeds]))
-    print(table)
+    (folder / "speed.md").write_text(table(speeds) + "\n", encoding="utf-8")
+    write_csv(speeds, folder / "speed.csv")
+    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(composed)))
+    print(table(speeds))
 
 
 if __name__ == "__main__":

@@ -1,47 +1,40 @@
-"""Speed, side by side in one process, in turns: this sampler against transformers' `generate`, this PPO against stock TRL.
-
-Speeds of shared machines drift, so every contender runs once in each round, and what is reported is the median and the median
-of the ratios of a round.
-"""
+"""Speed, side by side in one process, in turns: this sampler against its rivals, this PPO against stock TRL."""
 
 from __future__ import annotations
 
 import gc
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bon import generate_candidates
 from suite import imdb
 from suite.baselines import TrainingTask
 from suite.baselines.ppo import stock_update_seconds
 from suite.baselines.ppo import train as train_ppo
-from suite.policies import Policy, choose_device, load_judge, load_policy
-from suite.schema import BenchmarkConfig
-
-
-@dataclass(frozen=True)
-class Speed:
-    """One line of the table."""
-
-    what: str
-    contender: str
-    median: float
-    unit: str
-    ratio: float
-    """Median over rounds of this contender's speed over the reference's in the same round."""
+from suite.benchmark_schema import BenchmarkConfig
+from suite.command import UserError, located
+from suite.machine import MatrixProducts
+from suite.old_trl import OldTRL, environment
+from suite.policies import choose_device, load_judge, load_policy
+from suite.rivals import Contender, ContinuousBatching, Drawing, Generate, Ours
+from suite.speeds import Speed, UnavailableError, in_turns, line, reason
 
 
 def measure(config: BenchmarkConfig) -> list[Speed]:
-    """Every line of the table that `config.parts` asks for."""
+    """Every line of the table that `config.parts` asks for.
+
+    Raises:
+        UserError: a key is wrong, a model cannot be loaded, or the data hold fewer prompts.
+    """
+    config.check()
     device = choose_device("auto")
     policy = load_policy(config.policy, device)
-    proxy = load_judge(config.reward.proxy, "reward.proxy", device)
     splits = imdb.split_reviews(imdb.read_wheel())
 
     def prompts(split: str) -> list[list[int]]:
@@ -49,46 +42,111 @@ def measure(config: BenchmarkConfig) -> list[Speed]:
 
     speeds: list[Speed] = []
     if "sampler" in config.parts:
-        chosen = prompts("evaluation")[: config.num_prompts]
-        speeds += sampler_speeds(policy, chosen, config.ns, config.rounds, config.sampling.max_new_tokens)
+        chosen = prompts("evaluation")
+        if len(chosen) < config.num_prompts:
+            raise UserError(f"num_prompts={config.num_prompts} is not allowed: the evaluation split has {len(chosen)}")
+        speeds += sampler_speeds(config, Drawing(policy, chosen[: config.num_prompts], config.sampling))
     if "ppo" in config.parts:
+        proxy = load_judge(config.reward.proxy, "reward.proxy", device)
         task = TrainingTask(config.baseline, config.sampling, policy, proxy, prompts("ppo"), 0, Path())
         speeds += ppo_speeds(task, config.updates, config.rounds)
     return speeds
 
 
-def gemm_limit(dtype: torch.dtype = torch.float32, size: int = 1024, repeats: int = 20) -> float:
-    """Floating-point operations a second of a large square matrix product."""
-    a = torch.randn(size, size).to(dtype)
-    a @ a
-    start = time.perf_counter()
-    for _ in range(repeats):
-        a @ a
-    return repeats * 2 * size**3 / (time.perf_counter() - start)
-
-
-def sampler_speeds(
-    policy: Policy, prompts: Sequence[Sequence[int]], ns: Sequence[int], rounds: int, new_tokens: int
-) -> list[Speed]:
-    """Tokens a second of drawing n responses for every prompt. Reference: `generate(num_return_sequences=n)`, fp32."""
+def sampler_speeds(config: BenchmarkConfig, drawing: Drawing) -> list[Speed]:
+    """Tokens a second of drawing n responses for every prompt, for every contender and n. Reference: this sampler in fp32."""
     lines = []
-    for n in ns:
-        contenders: dict[str, Callable[[], int]] = {
-            "transformers generate, fp32": lambda n=n: _generate(policy, prompts, n, new_tokens),  # type: ignore[misc]
-            "bon, fp32": lambda n=n: int(  # type: ignore[misc]
-                generate_candidates(policy.model, policy.tokenizer, prompts, n, max_new_tokens=new_tokens).lengths.sum()
-            ),
-        }
-        lines += _in_turns(f"sampling, n={n}", contenders, rounds, "tokens/s")
-    per_token = 2 * policy.parameters
-    limit = gemm_limit()
-    own = next(line.median for line in reversed(lines) if line.contender.startswith("bon"))
-    lines.append(Speed(f"sampling, n={ns[-1]}", "share of the matrix-product limit", own * per_token / limit, "", 1.0))
+    with ExitStack() as stack:
+        field = contenders(config, drawing, stack)
+        ours = field[0].name
+        for n in config.ns:
+            runs = {contender.name: partial(contender.speed, n) for contender in field}
+            speeds = in_turns(runs, config.rounds, label=f"sampling, n={n}")
+            limits = {contender.dtype: speeds[contender.name] for contender in field if contender.name.startswith("limit")}
+            for contender in field:
+                found = speeds[contender.name]
+                lines.append(
+                    line(
+                        what="sampling",
+                        n=n,
+                        contender=contender.name,
+                        speeds=found,
+                        unit="tokens/s",
+                        reference=speeds[ours],  # type: ignore[arg-type]  # its errors are raised
+                        limit=limits[contender.dtype],
+                        note="" if isinstance(found, str) else contender.note(n),
+                    )
+                )
     return lines
 
 
+def contenders(config: BenchmarkConfig, drawing: Drawing, stack: ExitStack) -> list[Contender]:
+    """This sampler, the rivals that `config.rivals` names and the machine's limits; one that cannot be made is absent.
+
+    Args:
+        config: which rivals, with which settings.
+        drawing: what they draw.
+        stack: ends what they started.
+    """
+    single, half = torch.float32, torch.bfloat16
+    model, parameters = drawing.policy.model, drawing.policy.parameters
+
+    def generate(dtype: torch.dtype) -> Contender:
+        return Generate(drawing, dtype, config.batch_sizes)
+
+    def limit(dtype: torch.dtype) -> Contender:
+        return MatrixProducts(parameters, dtype, model.device)
+
+    def continuous_batching() -> Contender:
+        rival = ContinuousBatching(drawing)
+        stack.callback(rival.close)
+        return rival
+
+    def old_trl() -> Contender:
+        folder = located(config.cache) / "trl-0.24.0"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        rival = OldTRL(drawing, environment(folder), folder / "stderr.log")
+        stack.callback(rival.close)
+        return rival
+
+    makers: list[tuple[str | None, str, torch.dtype, Callable[[], Contender]]] = [
+        ("generate", "transformers generate, fp32", single, partial(generate, single)),
+        ("bf16", "bon, bf16", half, lambda: Ours(drawing, half)),
+        ("bf16", "transformers generate, bf16", half, partial(generate, half)),
+        ("continuous_batching", "transformers continuous batching, fp32", single, continuous_batching),
+        ("trl", OldTRL.name, single, old_trl),
+        (None, "limit: matrix products, fp32", single, partial(limit, single)),
+        ("bf16", "limit: matrix products, bf16", half, partial(limit, half)),
+    ]
+    field: list[Contender] = [Ours(drawing, single)]
+    for rival, name, dtype, make in makers:
+        if rival is None or rival in config.rivals:
+            try:
+                field.append(make())
+            except Exception as error:  # as in `in_turns`: the reason becomes a row
+                field.append(Absent(name, dtype, reason(error)))
+    return field
+
+
+@dataclass
+class Absent:
+    """A contender that could not be made."""
+
+    name: str
+    dtype: torch.dtype
+    why: str
+
+    def speed(self, n: int) -> float:
+        """Raises UnavailableError."""
+        raise UnavailableError(self.why)
+
+    def note(self, n: int) -> str:
+        """Why it is absent."""
+        return self.why
+
+
 def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
-    """Seconds of a PPO update at equal settings. Reference: TRL's trainer with its own roll-outs and critic."""
+    """Updates of PPO a minute at equal settings. Reference: this project's, whose critic shares the policy's trunk."""
     config = replace(task.config, updates=updates, checkpoint_every=updates)
 
     def ours(shared: bool) -> list[float]:
@@ -96,49 +154,17 @@ def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
             settings = replace(task, config=replace(config, shared_critic=shared), folder=Path(folder))
             return [row["seconds"] for row in train_ppo(settings).log]
 
-    seconds: dict[str, list[float]] = {"stock TRL": [], "ours, critic of its own": [], "ours, shared critic": []}
-    for _ in range(rounds):
+    def a_minute(seconds: Callable[[], Sequence[float]]) -> float:
         gc.collect()
-        # The first update of each carries one-time costs.
-        seconds["stock TRL"].append(float(np.median(stock_update_seconds(replace(task, config=config))[1:])))
-        seconds["ours, critic of its own"].append(float(np.median(ours(False)[1:])))
-        seconds["ours, shared critic"].append(float(np.median(ours(True)[1:])))
-    stock = np.array(seconds["stock TRL"])
+        # The first update carries one-time costs.
+        return 60 / float(np.median(seconds()[1:]))
+
+    contenders = {
+        "ours, shared critic": partial(a_minute, partial(ours, True)),
+        "ours, critic of its own": partial(a_minute, partial(ours, False)),
+        "stock TRL": partial(a_minute, lambda: stock_update_seconds(replace(task, config=config))),
+    }
+    speeds = in_turns(contenders, rounds, label="PPO updates", warm_up=False)
     what = f"PPO update, {config.batch_size} prompts, {config.num_ppo_epochs} epochs"
-    return [
-        Speed(what, name, float(np.median(values)), "s/update", float(np.median(stock / np.array(values))))
-        for name, values in seconds.items()
-    ]
-
-
-def _in_turns(what: str, contenders: dict[str, Callable[[], int]], rounds: int, unit: str) -> list[Speed]:
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    for done in range(rounds + 1):
-        for name, contender in contenders.items():
-            start = time.perf_counter()
-            work = contender()
-            if done:  # the first round warms up
-                speeds[name].append(work / (time.perf_counter() - start))
-    reference = np.array(next(iter(speeds.values())))
-    return [
-        Speed(what, name, float(np.median(values)), unit, float(np.median(np.array(values) / reference)))
-        for name, values in speeds.items()
-    ]
-
-
-@torch.inference_mode()
-def _generate(policy: Policy, prompts: Sequence[Sequence[int]], n: int, new_tokens: int) -> int:
-    """Draw with transformers' `generate`, 16 prompts a call; returns the tokens drawn."""
-    tokens = 0
-    for begin in range(0, len(prompts), 16):
-        batch = policy.tokenizer.pad({"input_ids": [list(ids) for ids in prompts[begin : begin + 16]]}, return_tensors="pt")
-        output = policy.model.generate(
-            **batch,
-            do_sample=True,
-            top_k=0,
-            max_new_tokens=new_tokens,
-            num_return_sequences=n,
-            pad_token_id=policy.tokenizer.pad_token_id,
-        )
-        tokens += int((output[:, batch["input_ids"].shape[1] :] != policy.tokenizer.pad_token_id).sum())
-    return tokens
+    reference = speeds["ours, shared critic"]
+    return [line(what, None, name, found, "updates/min", reference) for name, found in speeds.items()]  # type: ignore[arg-type]

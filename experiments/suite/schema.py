@@ -183,27 +183,15 @@ class RunConfig:
             if not holds:
                 raise UserError(f"{key}={value} is not allowed: must be {allowed}")
         for key in ("results", "cache"):
-            _check_writable(key, getattr(self, key))
+            check_writable(key, getattr(self, key))
 
 
-@dataclass
-class BenchmarkConfig:
-    """Keys of `experiments/benchmark.py`."""
+def check_writable(key: str, value: str) -> None:
+    """Refuse a folder that can neither be written to nor made; nothing is made here.
 
-    parts: list[str] = field(default_factory=lambda: ["sampler", "ppo"])
-    num_prompts: int = 64
-    ns: list[int] = field(default_factory=lambda: [1, 8, 64])
-    rounds: int = 3
-    updates: int = 5
-    output: str = "results/benchmark"
-    task: TaskConfig = field(default_factory=TaskConfig)
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    baseline: BaselineConfig = field(default_factory=BaselineConfig)
-
-
-def _check_writable(key: str, value: str) -> None:
+    Raises:
+        UserError: names the key and what is in the way.
+    """
     folder = located(value)
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -223,6 +211,7 @@ def checked_config(config: DictConfig) -> RunConfig:
 
 def register() -> None:
     """Make the schemas known to Hydra: the files in `conf/` name them in their defaults lists."""
+    from suite.benchmark_schema import BenchmarkConfig
     from suite.coverage import CoverageConfig
     from suite.pretraining import PretrainConfig
 

@@ -1,0 +1,147 @@
+"""Contenders in turns: every one runs once a round, and what is reported is the median and the median ratio of a round.
+
+Speeds of shared machines drift; the ratio of two speeds of one round drifts less than the ratio of two medians.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+
+class UnavailableError(Exception):
+    """A contender cannot run here; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One line of the table. Numbers are NaN where there is none: a contender did not run, or has no share."""
+
+    what: str
+    n: int | None
+    contender: str
+    median: float
+    lowest: float
+    highest: float
+    """The slowest and the fastest round, by value."""
+    unit: str
+    ratio: float
+    """How many times as fast this project's is: the median over rounds."""
+    share: float = float("nan")
+    """Speed over what the machine's matrix products allow: the median over rounds."""
+    note: str = ""
+
+
+def in_turns(
+    contenders: Mapping[str, Callable[[], float]], rounds: int, label: str = "", warm_up: bool = True
+) -> dict[str, list[float] | str]:
+    """The speeds of every contender, one a round; for one that failed, the reason in one line.
+
+    Args:
+        contenders: name to a function that runs once and returns its speed. The first is the one that the others are
+            compared with; its errors are raised. Every other one that fails leaves its reason and the rest go on.
+        rounds: how many rounds count.
+        label: what the progress bar says, on a terminal.
+        warm_up: whether one round before them does not count.
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    reasons: dict[str, str] = {}
+    reference = next(iter(contenders))
+    turns = [(done, name) for done in range(-int(warm_up), rounds) for name in contenders]
+    for done, name in tqdm(turns, desc=label, unit="", disable=None, leave=False):
+        if name in reasons:
+            continue
+        try:
+            speed = contenders[name]()
+        except Exception as error:  # whatever goes wrong in other people's code is a row of the table
+            if name == reference:
+                raise
+            reasons[name] = reason(error)
+            continue
+        if done >= 0:
+            speeds[name].append(speed)
+    return {name: reasons.get(name, speeds[name]) for name in contenders}
+
+
+def reason(error: Exception) -> str:
+    """An error as one short line; its type where the program did not foresee it."""
+    lines = str(error).strip().splitlines()
+    told = lines[0].strip() if lines else ""
+    if isinstance(error, UnavailableError):
+        return told
+    return f"{type(error).__name__}: {told}"[:160] if told else type(error).__name__
+
+
+def line(
+    what: str,
+    n: int | None,
+    contender: str,
+    speeds: Sequence[float] | str,
+    unit: str,
+    reference: Sequence[float],
+    limit: Sequence[float] | str | None = None,
+    note: str = "",
+) -> Speed:
+    """The line of one contender.
+
+    Args:
+        what: what was measured.
+        n: responses a prompt, where there are any.
+        contender: its name.
+        speeds: a number a round, the greater the faster; or why there are none.
+        unit: of the speeds.
+        reference: this project's speeds in the same rounds.
+        limit: the machine's limit in the same rounds and unit; a reason or None means no share.
+        note: how it was run.
+    """
+    none = float("nan")
+    if isinstance(speeds, str):
+        return Speed(what, n, contender, none, none, none, unit, none, note=speeds)
+    own = np.asarray(speeds, dtype=float)
+    share = none if limit is None or isinstance(limit, str) else float(np.median(own / np.asarray(limit)))
+    return Speed(
+        what=what,
+        n=n,
+        contender=contender,
+        median=float(np.median(own)),
+        lowest=float(own.min()),
+        highest=float(own.max()),
+        unit=unit,
+        ratio=float(np.median(np.asarray(reference) / own)),
+        share=share,
+        note=note,
+    )
+
+
+def table(speeds: Sequence[Speed]) -> str:
+    """The lines as a Markdown table."""
+    rows = [
+        [
+            speed.what,
+            "" if speed.n is None else str(speed.n),
+            speed.contender,
+            "did not run" if np.isnan(speed.median) else f"{speed.median:.4g} {speed.unit}",
+            "" if np.isnan(speed.ratio) else f"{speed.ratio:.2f}",
+            "" if np.isnan(speed.share) else f"{speed.share:.0%}",
+            speed.note.replace("|", "/"),
+        ]
+        for speed in speeds
+    ]
+    headers = ["what", "n", "contender", "median", "ours is faster by", "of the limit", "note"]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def write_csv(speeds: Sequence[Speed], path: Path) -> None:
+    """A row a line of the table; cells without a number are empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [column.name for column in fields(Speed)], lineterminator="\n")
+        writer.writeheader()
+        for speed in speeds:
+            row = asdict(speed)
+            writer.writerow({key: "" if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()})
