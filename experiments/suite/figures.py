@@ -171,8 +171,9 @@ def total_cost(axes: Axes, costs: Mapping[str, Costs], worth: Mapping[str, Inter
         crossing = cost.training / max(each - cost.tuned, 1e-300)
         requests = np.geomspace(1, 100 * min(max(crossing, 10.0), 1e9), 200)
         axes.plot(requests, cost.training + requests * cost.tuned, "--", color=colour(method), label=title(method))
-        equal = f"best-of-n worth {title(method)}"
-        axes.plot(requests, requests * each, color=colour("best_of_n"), label=equal)
+        n = worth[method].value
+        equal = f"best-of-{float(n):.3g} (as good)" if np.isfinite(n) else f"best-of-{len(ns)} (not as good)"
+        axes.plot(requests, requests * each, "-.", color=colour("best_of_n"), label=equal)
         axes.fill_between(requests, requests * low, requests * high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -53,7 +53,7 @@ class TrainingPath:
 
 @dataclass(frozen=True)
 class Findings:
-    """Best-of-n of the base policy against one tuned policy, in gold reward; `n` is the run's own.
+    """Best-of-n of the base policy against one tuned policy, in gold reward; `n` is the run's own, of `num_candidates`.
 
     Attributes:
         paired: best-of-n minus the tuned policy, prompt by prompt.
@@ -65,6 +65,7 @@ class Findings:
     """
 
     n: int
+    num_candidates: int
     paired: Difference
     detectable: float
     prompts_needed: int
@@ -94,6 +95,7 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs, 
     worth = equivalent_n(curve, target, study.rng(), resamples=study.resamples)
     return Findings(
         n=n,
+        num_candidates=base.num_candidates,
         paired=paired_difference(curve[:, n - 1], target, study.rng(), resamples=study.resamples),
         detectable=minimum_detectable_difference(difference),
         prompts_needed=required_prompts(difference, WORTH_FINDING),
@@ -140,11 +142,14 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
             f"This run can see differences of {found.detectable:.3f} (power 80%); "
             f"a difference of {WORTH_FINDING:g} takes {found.prompts_needed:,} prompts."
         )
-        lines.append(f"{name} is worth best-of-{_n(found.equivalent_n.value)} {_range(found.equivalent_n)}.")
+        lines.append(_worth(name, found))
         lines.append(_pays_off(name, found.break_even))
         if found.equal_kl:
             each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
-            lines.append(f"At equal KL (nats; best-of-n at its upper bound) best-of-n minus {name} in gold reward: {each}.")
+            lines.append(
+                f"At equal KL (nats; best-of-n at its upper bound, {name} on straight lines between its checkpoints) "
+                f"best-of-n minus {name} in gold reward: {each}."
+            )
     for method, result in over.items():
         decline = result.decline
         if decline.declines:
@@ -156,15 +161,26 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
     return lines
 
 
+def _worth(name: str, found: Findings) -> str:
+    worth, most = found.equivalent_n, f"more than {found.num_candidates}"
+    low, high = (f"{float(end):.3g}" if math.isfinite(end) else most for end in (worth.low, worth.high))
+    if math.isinf(worth.low):
+        return f"{name} is worth more than best-of-{found.num_candidates}, the most that was drawn."
+    if math.isinf(worth.value):
+        return f"{name} is worth more than best-of-{found.num_candidates} (95% interval {low} to {high})."
+    return f"{name} is worth best-of-{float(worth.value):.3g} (95% interval {low} to {high})."
+
+
 def _pays_off(name: str, found: BreakEven) -> str:
     requests = found.requests
     if math.isinf(requests.value):
         return f"Training {name} does not pay off: best-of-n of equal gold reward costs no more."
-    at_most = "at most " if found.censored else ""
     low, high = (f"{float(end):,.0f}" if math.isfinite(end) else "never" for end in (requests.low, requests.high))
+    interval = "" if low == high else f" (95% interval {low} to {high})"
+    after = "at most " if found.censored else ""
     return (
-        f"Training {name} pays off after {at_most}{float(requests.value):,.0f} requests (95% interval {low} to {high}), "
-        "in model FLOPs, against best-of-n of equal gold reward."
+        f"Training {name} pays off after {after}{float(requests.value):,.0f} requests{interval}, in model FLOPs, "
+        "against best-of-n of equal gold reward."
     )
 
 
@@ -199,11 +215,3 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
 def _parts(interval: Any) -> dict[str, Any]:
     parts = {name: float(value) for name, value in interval._asdict().items()}
     return {name: value if math.isfinite(value) else str(value) for name, value in parts.items()}
-
-
-def _n(value: Any) -> str:
-    return f"{float(value):.3g}" if math.isfinite(value) else "more than was drawn"
-
-
-def _range(interval: Interval) -> str:
-    return f"[{_n(interval.low)}, {_n(interval.high)}]"

@@ -235,7 +235,7 @@ def test_total_costs_cross_at_the_break_even(axes):
     worth = Interval(*(np.asarray(n, dtype=float) for n in (4, 3, 6)))
     figures.total_cost(axes, {"ppo": costs}, {"ppo": worth})
     requests, tuned = line(axes, "PPO").get_data()
-    again, best = line(axes, "best-of-n worth PPO").get_data()
+    again, best = line(axes, "best-of-4 (as good)").get_data()
     assert requests.tolist() == again.tolist()
     crossing = requests[np.argmax(best > tuned)]
     assert break_even(costs, worth).requests.value == pytest.approx(300)

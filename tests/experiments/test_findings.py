@@ -81,7 +81,7 @@ def test_no_better_than_base_is_worth_1_and_out_of_reach_is_said(hand_pool, stud
     best = shifted(hand_pool, 9.0, 9.0, 3.0)
     found = compared(study, best, TrainingPath.of(study.base, [best]), COSTS, 2)
     assert math.isinf(found.equivalent_n.value)
-    assert "more than was drawn" in "\n".join(sentences({"ppo": found}, {}, PROMPTS))
+    assert "PPO is worth more than best-of-16, the most that was drawn." in "\n".join(sentences({"ppo": found}, {}, PROMPTS))
     # JSON has no infinity of its own.
     assert (
         json.loads(json.dumps(as_json({"ppo": found}, {}), allow_nan=False))["compared"]["ppo"]["equivalent_n"]["value"]
