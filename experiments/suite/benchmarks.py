@@ -18,6 +18,7 @@ import torch
 
 from bon import generate_candidates
 from suite import imdb
+from suite.baseline_schema import PPOConfig
 from suite.baselines import TrainingTask
 from suite.baselines.ppo import stock_update_seconds
 from suite.baselines.ppo import train as train_ppo
@@ -89,6 +90,7 @@ def sampler_speeds(
 
 def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
     """Seconds of a PPO update at equal settings. Reference: TRL's trainer with its own roll-outs and critic."""
+    assert isinstance(task.config, PPOConfig)
     config = replace(task.config, updates=updates, checkpoint_every=updates)
 
     def ours(shared: bool) -> list[float]:
