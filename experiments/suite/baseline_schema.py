@@ -173,7 +173,7 @@ class GRPOConfig(GroupRelativeConfig):
 
     name: str = "grpo"
     scale_rewards: str = "group"
-    """What a reward's distance from its prompt's mean is divided by: the deviation within its `group`, the `batch`, or `none`."""
+    """A reward's distance from its prompt's mean is divided by the deviation in its `group`, in the `batch`, or by `none`."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""

@@ -65,7 +65,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        metrics = {"loss": float(loss), "lr": rate, "objective/scores": float(rewards[rows].mean())}
+        metrics = {"loss": loss.item(), "lr": rate, "objective/scores": float(rewards[rows].mean())}
         tokens = int(pool.lengths.sum()) if update == 1 else 0
         row = update_row(update, metrics, rewards[rows], norms, tokens, clock)
         row["episode"] = pool.lengths.size  # all responses are drawn before the first update, which is charged for them
@@ -130,8 +130,9 @@ def response_loss(
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=policy.device)
     position = torch.arange(width, device=policy.device)
     begin, end = (torch.tensor(list(map(len, part)), device=policy.device)[:, None] for part in (prompts, rows))
-    inside = ((position >= begin) & (position < end))[:, 1:]
-    logits = policy(input_ids=ids, use_cache=False).logits[:, :-1].float() / temperature
+    mask = position < end
+    inside = ((position >= begin) & mask)[:, 1:]
+    logits = policy(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[:, :-1].float() / temperature
     return torch.nn.functional.cross_entropy(logits[inside], ids[:, 1:][inside])
 
 
