@@ -169,7 +169,7 @@ class RLOOConfig(GroupRelativeConfig):
 
 @dataclass
 class GRPOConfig(GroupRelativeConfig):
-    """Of `baseline=grpo`. Its advantages are in standard deviations of a prompt's rewards, so its `kl_coef` is smaller."""
+    """Of `baseline=grpo`. Its `kl_coef` weighs KL per token against advantages in standard deviations: a scale of its own."""
 
     name: str = "grpo"
     scale_rewards: str = "group"
@@ -194,7 +194,7 @@ class BonSFTConfig(TrainedConfig):
     name: str = "bon_sft"
     best_of: int = 8
     num_prompts: int = 256
-    """Training prompts; `best_of` responses are drawn to each, once, from the base policy."""
+    """Training prompts, no more than the updates get to; `best_of` responses are drawn to each, once, from the base policy."""
     epochs: int = 4
     updates: int = 0
     """Stop after so many updates, even within the epochs; 0: after the epochs."""
@@ -202,10 +202,12 @@ class BonSFTConfig(TrainedConfig):
     """Chosen responses an update."""
 
     def __post_init__(self) -> None:
-        """Makes `updates` the number there will be."""
+        """Makes `updates` and `num_prompts` the numbers there will be."""
         if self.best_of >= 1 and self.batch_size >= 1 and self.num_prompts >= 1 and self.epochs >= 1:
             whole = math.ceil(self.epochs * self.num_prompts / self.batch_size)
             self.updates = min(self.updates, whole) if self.updates else whole
+            if self.updates > 0:
+                self.num_prompts = min(self.num_prompts, self.updates * self.batch_size)
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""

@@ -9,13 +9,11 @@ from suite.evaluation import select
 from suite.figures import draw_figures, title
 from suite.summary import next_steps, plan, table, verdict
 
-SMALL = {"bon_sft": ["baseline.num_prompts=16", "baseline.best_of=4"]}
-
 
 @pytest.fixture
 def compared(configure, fewer_reviews):
     def run(baseline):
-        comparison = prepare(configure("experiment=smoke", f"baseline={baseline}", "resamples=100", *SMALL.get(baseline, [])))
+        comparison = prepare(configure("experiment=smoke", f"baseline={baseline}", "resamples=100"))
         return comparison, compare(comparison)
 
     return run

@@ -127,18 +127,19 @@ def test_a_baseline_without_further_words_has_the_defaults_of_its_class(configur
 
 
 @pytest.mark.parametrize(
-    ("settings", "updates"),
+    ("settings", "updates", "num_prompts"),
     [
-        ({}, 32),
-        ({"epochs": 1, "num_prompts": 65}, 3),
-        ({"updates": 5}, 5),
-        ({"updates": 500}, 32),
-        ({"epochs": 3, "num_prompts": 10, "batch_size": 16}, 2),
+        ({}, 32, 256),
+        ({"epochs": 1, "num_prompts": 65}, 3, 65),
+        ({"updates": 5}, 5, 160),
+        ({"updates": 500}, 32, 256),
+        ({"epochs": 3, "num_prompts": 10, "batch_size": 16}, 2, 10),
+        ({"updates": 1, "batch_size": 8}, 1, 8),
     ],
 )
-def test_updates_of_a_fine_tuning(settings, updates):
-    assert BonSFTConfig(**settings).updates == updates
-    assert dataclasses.replace(BonSFTConfig(**settings), num_candidates=3).updates == updates
+def test_updates_of_a_fine_tuning(settings, updates, num_prompts):
+    for made in (BonSFTConfig(**settings), dataclasses.replace(BonSFTConfig(**settings), num_candidates=3)):
+        assert (made.updates, made.num_prompts) == (updates, num_prompts)
 
 
 @pytest.mark.parametrize("key", ["results", "cache"])
