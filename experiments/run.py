@@ -13,7 +13,7 @@ from suite.figures import draw_figures
 from suite.findings import as_json
 from suite.manifest import manifest, write_json
 from suite.schema import checked_config, register
-from suite.summary import plan, samples, table, verdict
+from suite.summary import next_steps, plan, samples, table, verdict
 from suite.tracking import describe, open_tracker
 
 
@@ -52,9 +52,7 @@ def main(composed: DictConfig) -> None:
     print(f"\n{told}\n\n{samples(shown[:4])}\n")
     print("\n".join(f"figure   {figure}" for figure in figures))
     print(f"files    {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
-    print(
-        f"next     python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or baseline.kl_coef=0.02, or --help"
-    )
+    print(f"next     {next_steps(config)}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from suite import imdb
+from suite.baseline_schema import PPOConfig
 from suite.baselines import TrainingTask
 from suite.baselines.ppo import stock_update_seconds
 from suite.baselines.ppo import train as train_ppo
@@ -147,6 +148,7 @@ class Absent:
 
 def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
     """Updates of PPO a minute at equal settings. Reference: this project's, whose critic shares the policy's trunk."""
+    assert isinstance(task.config, PPOConfig)
     config = replace(task.config, updates=updates, checkpoint_every=updates)
 
     def ours(shared: bool) -> list[float]:

@@ -104,8 +104,9 @@ def prepare(config: RunConfig) -> Comparison:
     available = {name: sum(len(r.text) > imdb.MIN_PROMPT_REVIEW_CHARS for r in splits[name]) for name in imdb.PROMPT_SPLITS}
     if config.num_prompts > available["evaluation"]:
         raise UserError(f"num_prompts={config.num_prompts}: the evaluation split has {available['evaluation']} prompts")
-    if config.baseline.name != "none" and config.baseline.batch_size > available["ppo"]:
-        raise UserError(f"baseline.batch_size={config.baseline.batch_size}: the training split has {available['ppo']} prompts")
+    key, value, needed = config.baseline.prompts_needed
+    if needed > available["ppo"]:
+        raise UserError(f"{key}={value}: the training split has {available['ppo']} prompts, this takes {needed}")
     policy = load_policy(config.policy, device)
     judges = {
         "proxy": load_judge(config.reward.proxy, "reward.proxy", device),

@@ -35,6 +35,12 @@ def flops_per_token(model: nn.Module) -> int:
     return 2 * sum(int(weight.numel()) for weight in (cast(torch.Tensor, module.weight) for module in _products(model)))
 
 
+def models_of(reward: Any) -> list[nn.Module]:
+    """The model behind a reward, where there is one."""
+    model = getattr(reward, "model", None)
+    return [model] if isinstance(model, nn.Module) else []
+
+
 class FlopMeter:
     """Counts the FLOPs of the matrix products of some models while it is open; with gradients a product counts three times.
 

@@ -21,7 +21,15 @@ from suite.evaluation import Row, select
 
 DOUBLE_COLUMN = 6.75  # inches: the text width of a two-column conference page
 #: Okabe and Ito's colours, told apart by readers with any colour vision; line styles tell them apart in grey.
-COLOURS = {"base": "#555555", "best_of_n": "#0072B2", "ppo": "#D55E00"}
+COLOURS = {
+    "base": "#555555",
+    "best_of_n": "#0072B2",
+    "ppo": "#D55E00",
+    "rloo": "#CC79A7",
+    "grpo": "#009E73",
+    "bon_sft": "#E69F00",
+}
+TITLES = {"base": "base policy", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "bon_sft": "best-of-n SFT"}
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -44,17 +52,16 @@ LABELS = {"proxy": "proxy reward (logit)", "gold": "gold reward (logit)"}
 
 def colour(method: str) -> str:
     """The colour of a method; best-of-n on top of a tuned policy has the tuned policy's."""
-    return COLOURS.get(method.split("+")[0], "#009E73")
+    return COLOURS.get(method.split("+")[0], "#56B4E9")
 
 
 def title(method: str, n: int | None = None) -> str:
     """How a method is called in legends and tables."""
     best = "best-of-n" if n is None else f"best-of-{n}"
-    tuned = method.split("+")[0].upper()
-    if method == "base":
-        return "base policy"
     if method == "best_of_n":
         return best
+    first = method.split("+")[0]
+    tuned = TITLES.get(first, first.upper())
     return f"{tuned} + {best}" if method.endswith("best_of_n") else tuned
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from suite.baseline_schema import BASELINES, BaselineConfig, Rule
 from suite.command import UserError, located
 
 
@@ -63,34 +63,6 @@ class SamplingConfig:
 
 
 @dataclass
-class BaselineConfig:
-    """What best-of-n is compared with; names as in TRL's PPOConfig where it has them."""
-
-    name: str = MISSING
-    updates: int = 32
-    batch_size: int = 64
-    """Prompts a PPO update."""
-    num_mini_batches: int = 1
-    num_ppo_epochs: int = 4
-    learning_rate: float = 3e-4
-    kl_coef: float = 0.2
-    cliprange: float = 0.2
-    vf_coef: float = 0.1
-    gamma: float = 1.0
-    lam: float = 0.95
-    whiten_rewards: bool = False
-    max_grad_norm: float = 1.0
-    shared_critic: bool = True
-    """The critic is a linear head on the policy's trunk; false gives it a trunk of its own (twice the work)."""
-    checkpoint_every: int = 8
-    """Updates between the checkpoints that are kept and evaluated."""
-    num_candidates: int = 16
-    """Candidates drawn from the final policy for every prompt (at least n)."""
-    checkpoint_candidates: int = 2
-    """Candidates drawn from every earlier checkpoint."""
-
-
-@dataclass
 class TrackingConfig:
     """Where a run is mirrored; the files in `results/` are the truth."""
 
@@ -129,7 +101,7 @@ class RunConfig:
             UserError: names the key, its value and what is allowed.
         """
         base, sampling = self.baseline, self.sampling
-        rules: list[tuple[bool, str, Any, str]] = [
+        rules: list[Rule] = [
             (self.n >= 1, "n", self.n, "at least 1"),
             (self.num_candidates >= 2, "num_candidates", self.num_candidates, "at least 2"),
             (self.n <= self.num_candidates, "n", self.n, f"at most num_candidates={self.num_candidates}"),
@@ -153,25 +125,7 @@ class RunConfig:
                 self.tracking.mode,
                 "auto, online or offline",
             ),
-            (base.name in ("ppo", "none"), "baseline.name", base.name, "ppo or none"),
-            (base.num_ppo_epochs >= 1, "baseline.num_ppo_epochs", base.num_ppo_epochs, "at least 1"),
-            (base.max_grad_norm > 0, "baseline.max_grad_norm", base.max_grad_norm, "greater than 0"),
-            (base.cliprange > 0, "baseline.cliprange", base.cliprange, "greater than 0"),
-            (0 <= base.lam <= 1, "baseline.lam", base.lam, "in [0, 1]"),
-            (0 <= base.gamma <= 1, "baseline.gamma", base.gamma, "in [0, 1]"),
-            (base.updates >= 1, "baseline.updates", base.updates, "at least 1"),
-            (base.batch_size >= 2, "baseline.batch_size", base.batch_size, "at least 2"),
-            (
-                base.num_mini_batches >= 1 and base.batch_size % max(base.num_mini_batches, 1) == 0,
-                "baseline.num_mini_batches",
-                base.num_mini_batches,
-                f"a divisor of baseline.batch_size={base.batch_size}",
-            ),
-            (base.learning_rate > 0, "baseline.learning_rate", base.learning_rate, "greater than 0"),
-            (base.kl_coef >= 0, "baseline.kl_coef", base.kl_coef, "at least 0"),
-            (base.checkpoint_every >= 1, "baseline.checkpoint_every", base.checkpoint_every, "at least 1"),
-            (base.num_candidates >= 1, "baseline.num_candidates", base.num_candidates, "at least 1"),
-            (base.checkpoint_candidates >= 1, "baseline.checkpoint_candidates", base.checkpoint_candidates, "at least 1"),
+            *base.rules(),
             (
                 base.name == "none" or (sampling.top_k == 0 and sampling.top_p == 1.0),
                 "sampling.top_k, sampling.top_p",
@@ -217,6 +171,8 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
+    for name, node in BASELINES.items():
+        store.store(name=f"{name}_schema", node=node)
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="pretrain_schema", node=PretrainConfig)
     store.store(name="coverage_schema", node=CoverageConfig)

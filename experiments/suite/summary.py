@@ -12,6 +12,7 @@ from suite.comparison import Comparison, Outcome
 from suite.evaluation import Row, select
 from suite.figures import last_step, title, tuned_methods
 from suite.findings import sentences
+from suite.schema import RunConfig
 from suite.tracking import SAMPLE_COLUMNS
 
 _MEASURED_KL = ("rao_blackwell", "bound")
@@ -21,10 +22,8 @@ def plan(comparison: Comparison, tracking: str) -> str:
     """What is about to happen, on what, and where it goes."""
     config = comparison.config
     judges = ", ".join(f"{name} {judge.parameters / 1e6:.1f} M" for name, judge in comparison.judges.items())
-    compared = "nothing" if config.baseline.name == "none" else (
-        f"{config.baseline.name.upper()} ({config.baseline.updates} updates of {config.baseline.batch_size} prompts, "
-        f"kl_coef {config.baseline.kl_coef}, learning rate {config.baseline.learning_rate})"
-    )  # fmt: skip
+    baseline = config.baseline
+    compared = "nothing" if baseline.name == "none" else f"{title(baseline.name)} ({baseline.told()})"
     return "\n".join(
         [
             f"best-of-{config.n} against {compared}",
@@ -36,6 +35,13 @@ def plan(comparison: Comparison, tracking: str) -> str:
             f"  W&B       {tracking}",
         ]
     )
+
+
+def next_steps(config: RunConfig) -> str:
+    """Commands worth trying after this one."""
+    other = {"none": "baseline=ppo", "bon_sft": "baseline.best_of=16", "ppo": "baseline=rloo"}
+    further = other.get(config.baseline.name, "baseline.kl_coef=0.02")
+    return f"python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or {further}, or --help"
 
 
 def table_rows(outcome: Outcome, n: int) -> list[tuple[str, int, int | None]]:

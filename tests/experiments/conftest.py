@@ -1,6 +1,7 @@
 """Tiny random models saved as the shipped ones are, real reviews from the wheel, configurations composed in this process."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch.optim import optimizer as torch_optimizer
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from bon import Candidates
 from suite import imdb, pretraining
+from suite.baselines import TrainingTask
 from suite.policies import load_judge, load_policy
-from suite.schema import JudgeConfig, PolicyConfig, register
+from suite.schema import JudgeConfig, PolicyConfig, SamplingConfig, register
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -84,6 +87,45 @@ def prompts(policy, splits):
     """48 evaluation prompts of 2 to 8 tokens."""
     encode = lambda text: policy.tokenizer(text)["input_ids"]  # noqa: E731
     return imdb.make_prompts(splits["evaluation"][:80], encode)[:48]
+
+
+@pytest.fixture(scope="session")
+def training_prompts(policy, splits):
+    """24 training prompts of 2 to 8 tokens."""
+    encode = lambda text: policy.tokenizer(text)["input_ids"]  # noqa: E731
+    return imdb.make_prompts(splits["ppo"][:40], encode)[:24]
+
+
+@pytest.fixture(scope="session")
+def training_task(policy, judges, training_prompts):
+    """training_task(PPOConfig, folder, seed=0, proxy=..., prompts=..., **settings of the baseline) -> a small task."""
+
+    def made(kind, folder, seed=0, proxy=judges["proxy"], prompts=training_prompts, temperature=1.0, **settings):
+        return TrainingTask(
+            config=kind(**{"updates": 2, "batch_size": 8, **settings}),
+            sampling=SamplingConfig(max_new_tokens=6, temperature=temperature),
+            policy=policy,
+            proxy=proxy,
+            prompts=prompts,
+            seed=seed,
+            folder=folder,
+        )
+
+    return made
+
+
+@pytest.fixture
+def stepped():
+    """[norm of the gradients that an optimizer step used], from every step in this process."""
+    norms = []
+
+    def note(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(math.sqrt(sum(float(g.double().square().sum()) for g in gradients)))
+
+    handle = torch_optimizer.register_optimizer_step_post_hook(note)
+    yield norms
+    handle.remove()
 
 
 @pytest.fixture(scope="session")

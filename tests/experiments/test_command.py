@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
 import suite
+from suite.baseline_schema import PPOConfig
 from suite.command import REPOSITORY, UserError, command, job, located
-from suite.schema import BaselineConfig
 
 
 def test_paths_start_at_the_repository(monkeypatch, tmp_path):
@@ -156,14 +156,19 @@ def test_nothing_but_that_line_is_on_stderr(finished, name):
 def test_the_configuration_is_shown(finished):
     code, out, _ = finished["shown"]
     assert code == 0
-    for line in ("'n': 8", "num_prompts: 256", "  max_new_tokens: 24", f"  kl_coef: {BaselineConfig().kl_coef}"):
+    for line in ("'n': 8", "num_prompts: 256", "  max_new_tokens: 24", f"  kl_coef: {PPOConfig().kl_coef}"):
         assert line in out.splitlines()
 
 
 def test_help_is_for_people(finished):
     code, out, _ = finished["help"]
     assert code == 0
-    for part in ("python experiments/run.py n=8", "baseline: none, ppo", "policy: gpt2_imdb, tiny", "num_candidates: 64"):
+    for part in (
+        "python experiments/run.py n=8",
+        "baseline: bon_sft, grpo, none, ppo, rloo",
+        "policy: gpt2_imdb, tiny",
+        "num_candidates: 64",
+    ):
         assert part in out
 
 

@@ -6,6 +6,7 @@ import itertools
 import pytest
 from omegaconf import MISSING, OmegaConf
 
+from suite.baseline_schema import BASELINES, PPOConfig
 from suite.command import REPOSITORY
 from suite.comparison import prepare
 from suite.pretraining import PretrainConfig
@@ -44,9 +45,10 @@ def test_every_file_has_an_effect_or_says_the_defaults(group, choice):
     assert keys
 
 
-def test_every_key_has_a_default(compose_config):
-    composed = OmegaConf.to_container(compose_config(), throw_on_missing=True)
-    expected = dataclasses.asdict(RunConfig())
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_key_has_a_default(compose_config, baseline):
+    composed = OmegaConf.to_container(compose_config(f"baseline={baseline}"), throw_on_missing=True)
+    expected = dataclasses.asdict(RunConfig(baseline=BASELINES[baseline]()))
     assert {key for key, _ in leaves(composed)} == {key for key, _ in leaves(expected)}
     assert MISSING not in [value for _, value in leaves(composed)]
 
@@ -60,7 +62,7 @@ def test_every_key_can_be_said_on_the_command_line(compose_config):
 
 def test_defaults_of_files_and_schema_agree(compose_config):
     composed = dict(leaves(OmegaConf.to_container(compose_config())))
-    for key, default in leaves(dataclasses.asdict(RunConfig())):
+    for key, default in leaves(dataclasses.asdict(RunConfig(baseline=PPOConfig()))):
         if default != MISSING and key not in ("task.path",):
             assert composed[key] == default, key
 
@@ -109,19 +111,27 @@ def test_every_combination_gets_ready(configure, fewer_reviews, task, sampling):
             "tracking": tracking,
             "experiment": experiment,
         }
-        config = configure(*(f"{group}={choice}" for group, choice in choices.items() if choice))
+        few = ["baseline.num_prompts=64"] if baseline == "bon_sft" else []
+        config = configure(*(f"{group}={choice}" for group, choice in choices.items() if choice), *few)
         config.check()
         ready = prepare(config)
         assert len(ready.evaluation_prompts) == config.num_prompts
-        assert len(ready.training_prompts) >= config.baseline.batch_size
+        assert len(ready.training_prompts) >= config.baseline.prompts_needed[2]
         assert set(ready.judges) == {"proxy", "gold"}
         assert ready.policy.name == policy
         assert all(2 <= len(prompt) <= 8 for prompt in ready.evaluation_prompts + ready.training_prompts)
         assert not ready.folder.parent.exists()
 
 
+def test_every_baseline_says_its_command_and_its_time():
+    for choice in GROUPS["baseline"]:
+        lines = (CONF / "baseline" / f"{choice}.yaml").read_text().splitlines()
+        assert lines[0].startswith(f"# python experiments/run.py baseline={choice}: ")
+        assert choice == "none" or any(" s " in line for line in lines if line.startswith("#"))
+
+
 def test_names_of_runs_differ(configure, fewer_reviews):
-    settings = [[], ["n=2"], ["seed=1"], ["baseline.kl_coef=0.3"], ["sampling.temperature=0.9"]]
+    settings = [[], ["n=2"], ["seed=1"], ["baseline.kl_coef=0.3"], ["sampling.temperature=0.9"], ["baseline=rloo"]]
     small = ["num_prompts=4", "baseline.batch_size=8"]
     names = [prepare(configure(*small, *extra)).name for extra in settings]
     assert len(set(names)) == len(settings)

@@ -128,8 +128,8 @@ def test_the_distribution_of_best_of_n_has_its_mean(axes, rows, pools):
 
 
 def test_methods_differ_in_colour():
-    shown = [figures.colour(method) for method in ("base", "best_of_n", "ppo", "rloo")]
-    assert len(set(shown)) == 4
+    shown = [figures.colour(method) for method in ("base", "best_of_n", "ppo", "rloo", "grpo", "bon_sft", "another")]
+    assert len(set(shown)) == 7
     assert figures.colour("ppo+best_of_n") == figures.colour("ppo")
 
 
@@ -143,6 +143,9 @@ def test_methods_differ_in_colour():
         ("ppo", 8, "PPO"),
         ("ppo+best_of_n", 8, "PPO + best-of-8"),
         ("ppo+best_of_n", None, "PPO + best-of-n"),
+        ("grpo", 8, "GRPO"),
+        ("bon_sft", 8, "best-of-n SFT"),
+        ("bon_sft+best_of_n", 8, "best-of-n SFT + best-of-8"),
     ],
 )
 def test_titles(method, n, shown):

@@ -8,44 +8,25 @@ import json
 import logging
 import math
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.optim import optimizer as torch_optimizer
+from training_checks import numbers, same_weights, weights, words
 
-from suite import imdb
-from suite.baselines import TrainingTask, ppo, stand_ins, train
+from suite.baseline_schema import PPOConfig
+from suite.baselines import ppo, stand_ins, train
 from suite.cost import flops_per_token
 from suite.policies import load_checkpoint
-from suite.schema import BaselineConfig, SamplingConfig
-
-TIMES = {"seconds", "eps"}
-
-
-@pytest.fixture(scope="session")
-def training_prompts(policy, splits):
-    encode = lambda text: policy.tokenizer(text)["input_ids"]  # noqa: E731
-    return imdb.make_prompts(splits["ppo"][:40], encode)[:24]
 
 
 @pytest.fixture(scope="module")
-def make_task(policy, judges, training_prompts):
-    """make_task(folder, seed=0, proxy=..., prompts=..., **settings of the baseline) -> a small task."""
+def make_task(training_task):
+    """make_task(folder, seed=0, proxy=..., prompts=..., temperature=1.0, **settings of PPO) -> a small task."""
 
-    def made(folder, seed=0, proxy=judges["proxy"], prompts=training_prompts, temperature=1.0, **settings):
-        config = {"updates": 2, "batch_size": 8, "checkpoint_every": 1, "num_ppo_epochs": 2, **settings}
-        return TrainingTask(
-            config=BaselineConfig(name="ppo", **config),
-            sampling=SamplingConfig(max_new_tokens=6, temperature=temperature),
-            policy=policy,
-            proxy=proxy,
-            prompts=prompts,
-            seed=seed,
-            folder=folder,
-        )
+    def made(folder, **settings):
+        return training_task(PPOConfig, folder, **{"checkpoint_every": 1, "num_ppo_epochs": 2, **settings})
 
     return made
 
@@ -54,19 +35,6 @@ def make_task(policy, judges, training_prompts):
 def two_updates(make_task, tmp_path_factory):
     """The canary: two updates, with everything else that tests only look at."""
     return train(make_task(tmp_path_factory.mktemp("canary")))
-
-
-def numbers(log):
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in log]
-
-
-def weights(training, update=None):
-    folder = training.checkpoints[update or max(training.checkpoints)]
-    return load_file(folder / "model.safetensors")
-
-
-def same_weights(one, two):
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_the_pinned_trainer_is_there():
@@ -85,7 +53,7 @@ def test_two_updates(two_updates):
     for row in two_updates.log:
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float))
         assert row["objective/scores"] == pytest.approx(
-            row["objective/rlhf_reward"] + BaselineConfig().kl_coef * row["objective/kl"], abs=1e-4
+            row["objective/rlhf_reward"] + PPOConfig().kl_coef * row["objective/kl"], abs=1e-4
         )
         quantiles = [row[f"reward/quantile_{q}"] for q in (10, 25, 50, 75, 90)]
         assert quantiles == sorted(quantiles)
@@ -154,14 +122,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monke
     whole = train(make_task(tmp_path / "whole", **settings))
 
     with monkeypatch.context() as patch:
-        real = stand_ins.RollOuts.__call__
+        real = stand_ins.RollOuts.draw
 
         def interrupted(self, *arguments, **options):
             if self.update == 4:
                 raise KeyboardInterrupt
             return real(self, *arguments, **options)
 
-        patch.setattr(stand_ins.RollOuts, "__call__", interrupted)
+        patch.setattr(stand_ins.RollOuts, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(make_task(tmp_path / "cut", **settings))
     kept = [path.name for path in (tmp_path / "cut").iterdir()]
@@ -211,20 +179,6 @@ def test_nobody_elses_state_moves(make_task, tmp_path, policy):
     assert all(parameter.grad is None for parameter in policy.model.parameters())
 
 
-@pytest.fixture
-def stepped():
-    """[(norm of the gradients that an optimizer step used)], from every step in this process."""
-    norms = []
-
-    def note(optimizer, *_):
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norms.append(math.sqrt(sum(float(g.double().square().sum()) for g in gradients)))
-
-    handle = torch_optimizer.register_optimizer_step_post_hook(note)
-    yield norms
-    handle.remove()
-
-
 @pytest.mark.parametrize("shared_critic", [True, False])
 def test_gradients_are_clipped(make_task, tmp_path, stepped, shared_critic):
     log = train(make_task(tmp_path, max_grad_norm=0.01, shared_critic=shared_critic)).log
@@ -255,10 +209,6 @@ def test_the_learning_rate_falls_to_zero(make_task, tmp_path):
     rates = [row["lr"] for row in log]
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < rates[0] <= 3e-4
-
-
-def words(reward):
-    return SimpleNamespace(reward=reward)
 
 
 def test_batches_are_whole_permutations_of_the_training_prompts(make_task, training_prompts, policy, tmp_path):
@@ -350,4 +300,4 @@ def test_the_log_is_a_line_an_update(two_updates):
 def test_a_task_of_another_kind(make_task, tmp_path):
     task = make_task(tmp_path)
     with pytest.raises(KeyError):
-        train(dataclasses.replace(task, config=dataclasses.replace(task.config, name="rloo")))
+        train(dataclasses.replace(task, config=dataclasses.replace(task.config, name="none")))

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from bon import Candidates
+from suite.baseline_schema import PPOConfig
 from suite.evaluation import read_rows, select
-from suite.schema import BaselineConfig
 
 PROMPTS, CANDIDATES, UPDATES = 16, 8, 2
 
@@ -85,7 +85,14 @@ def test_it_ends_well_and_quietly(first):
 
 
 def test_it_says_what_it_does(first, folder):
-    for part in ("best-of-4 against PPO (2 updates of 8 prompts", "tiny", "16 of imdb", str(folder), "offline", "wandb sync"):
+    for part in (
+        "best-of-4 against PPO (2 updates of 8 responses",
+        "tiny",
+        "16 of imdb",
+        str(folder),
+        "offline",
+        "wandb sync",
+    ):
         assert part in first.out
 
 
@@ -198,7 +205,7 @@ def test_config(folder, models):
     assert config["n"] == 4
     assert config["policy"]["path"] == f"{models}/policy"
     assert config["baseline"]["updates"] == UPDATES
-    assert config["baseline"]["kl_coef"] == BaselineConfig().kl_coef
+    assert config["baseline"]["kl_coef"] == PPOConfig().kl_coef
     assert "${" not in (folder / "config.yaml").read_text()
 
 

@@ -6,8 +6,10 @@ import re
 import shutil
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from suite import comparison, imdb
+from suite.baseline_schema import BASELINES, BonSFTConfig
 from suite.command import UserError
 from suite.comparison import prepare
 from suite.policies import write_checksums
@@ -45,7 +47,20 @@ BAD = [
     (["baseline.checkpoint_every=0"], "baseline.checkpoint_every=0", "at least 1"),
     (["baseline.num_candidates=0"], "baseline.num_candidates=0", "at least 1"),
     (["baseline.checkpoint_candidates=0"], "baseline.checkpoint_candidates=0", "at least 1"),
-    (["baseline.name=rloo"], "baseline.name=rloo", "ppo"),
+    (["baseline.name=rloo"], "baseline.name=rloo", "must be ppo (another baseline: baseline=none, baseline=rloo"),
+    (["baseline=rloo", "baseline.num_generations=1"], "baseline.num_generations=1", "at least 2"),
+    (["baseline=rloo", "baseline.num_generations=3"], "baseline.num_generations=3", "divisor of baseline.batch_size=64"),
+    (["baseline=grpo", "baseline.num_iterations=0"], "baseline.num_iterations=0", "at least 1"),
+    (["baseline=grpo", "baseline.num_mini_batches=5"], "baseline.num_mini_batches=5", "divisor of baseline.batch_size=64"),
+    (["baseline=grpo", "baseline.scale_rewards=std"], "baseline.scale_rewards=std", "group, batch or none"),
+    (["baseline=grpo", "baseline.kl_coef=-1"], "baseline.kl_coef=-1", "at least 0"),
+    (["baseline=bon_sft", "baseline.best_of=0"], "baseline.best_of=0", "at least 1"),
+    (["baseline=bon_sft", "baseline.epochs=0"], "baseline.epochs=0", "at least 1"),
+    (["baseline=bon_sft", "baseline.num_prompts=0"], "baseline.num_prompts=0", "at least 1"),
+    (["baseline=bon_sft", "baseline.batch_size=0"], "baseline.batch_size=0", "at least 2"),
+    (["baseline=bon_sft", "baseline.updates=-1"], "baseline.updates=-1", "at least 1"),
+    (["baseline=bon_sft", "baseline.learning_rate=0"], "baseline.learning_rate=0", "greater than 0"),
+    (["baseline=bon_sft", "sampling.top_k=50"], "sampling.top_k", "baseline=none"),
     (["sampling.top_k=50"], "sampling.top_k", "baseline=none"),
     (["sampling.top_p=0.9"], "sampling.top_p", "baseline=none"),
 ]
@@ -75,12 +90,56 @@ GOOD = [
     ["baseline.num_mini_batches=4"],
     ["baseline.kl_coef=0"],
     ["experiment=smoke"],
+    *([f"baseline={name}", *extra] for name in BASELINES for extra in ([], ["experiment=smoke"])),
+    ["baseline=rloo", "baseline.num_generations=64", "baseline.normalize_advantages=true"],
+    ["baseline=grpo", "baseline.num_mini_batches=4", "baseline.num_iterations=2", "baseline.scale_rewards=none"],
+    ["baseline=bon_sft", "baseline.best_of=1", "baseline.epochs=1"],
 ]
 
 
 @pytest.mark.parametrize("overrides", GOOD, ids=[",".join(good) or "defaults" for good in GOOD])
 def test_good_values(configure, overrides):
     configure(*overrides).check()
+
+
+@pytest.mark.parametrize(
+    ("baseline", "key"),
+    [
+        *(("ppo", key) for key in ("num_generations", "best_of", "epochs", "normalize_advantages")),
+        *(("rloo", key) for key in ("vf_coef", "num_ppo_epochs", "shared_critic", "scale_rewards", "best_of")),
+        *(("grpo", key) for key in ("lam", "gamma", "normalize_advantages", "epochs")),
+        *(("bon_sft", key) for key in ("kl_coef", "num_generations", "num_mini_batches", "cliprange")),
+        *(("none", key) for key in ("kl_coef", "learning_rate", "epochs")),
+    ],
+)
+def test_an_option_that_the_trainer_does_not_read_is_refused(compose_config, baseline, key):
+    with pytest.raises(ConfigCompositionException) as caught:
+        compose_config(f"baseline={baseline}", f"baseline.{key}=1")
+    cause = str(caught.value.__cause__)
+    assert cause.startswith(f"Key '{key}' not in '{BASELINES[baseline].__name__}'")
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_without_further_words_has_the_defaults_of_its_class(configure, baseline):
+    made = configure(f"baseline={baseline}").baseline
+    assert type(made) is BASELINES[baseline]
+    assert made == BASELINES[baseline](name=baseline)
+
+
+@pytest.mark.parametrize(
+    ("settings", "updates", "num_prompts"),
+    [
+        ({}, 32, 256),
+        ({"epochs": 1, "num_prompts": 65}, 3, 65),
+        ({"updates": 5}, 5, 160),
+        ({"updates": 500}, 32, 256),
+        ({"epochs": 3, "num_prompts": 10, "batch_size": 16}, 2, 10),
+        ({"updates": 1, "batch_size": 8}, 1, 8),
+    ],
+)
+def test_updates_of_a_fine_tuning(settings, updates, num_prompts):
+    for made in (BonSFTConfig(**settings), dataclasses.replace(BonSFTConfig(**settings), num_candidates=3)):
+        assert (made.updates, made.num_prompts) == (updates, num_prompts)
 
 
 @pytest.mark.parametrize("key", ["results", "cache"])
@@ -125,13 +184,15 @@ def no_model(monkeypatch):
     [
         (["num_prompts=100000"], r"^num_prompts=100000.*evaluation split has (\d+)"),
         (["baseline.batch_size=100000"], r"^baseline\.batch_size=100000.*split has (\d+)"),
+        (["baseline=rloo", "baseline.batch_size=400000"], r"^baseline\.batch_size=400000.*split has (\d+).*takes 100000"),
+        (["baseline=bon_sft", "baseline.num_prompts=100000"], r"^baseline\.num_prompts=100000.*split has (\d+)"),
     ],
 )
 def test_more_than_the_data_hold(configure, fewer_reviews, no_model, fewer_splits, overrides, named):
     with pytest.raises(UserError, match=named) as caught:
         prepare(configure(*overrides))
     found = int(re.match(named, str(caught.value))[1])
-    split = "evaluation" if "num_prompts" in overrides[0] else "ppo"
+    split = "evaluation" if overrides[0].startswith("num_prompts") else "ppo"
     assert found == sum(len(review.text) > 200 for review in fewer_splits[split])
 
 

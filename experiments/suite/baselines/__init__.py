@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from suite.policies import Judge, Policy
 from suite.schema import BaselineConfig, SamplingConfig
+
+#: The modules here that train; each is imported when it is asked for.
+TRAINERS = ("ppo", "rloo", "grpo", "bon_sft")
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,12 @@ class Training:
 
 
 def train(task: TrainingTask) -> Training:
-    """Train the baseline that `task.config.name` names."""
-    from suite.baselines import ppo
+    """Train the baseline that `task.config.name` names.
 
-    trainers: dict[str, Callable[[TrainingTask], Training]] = {"ppo": ppo.train}
-    return trainers[task.config.name](task)
+    Raises:
+        KeyError: it names none.
+        UserError: the folder holds checkpoints of another training.
+    """
+    if task.config.name not in TRAINERS:
+        raise KeyError(task.config.name)
+    return importlib.import_module(f"suite.baselines.{task.config.name}").train(task)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +15,83 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from suite.baseline_schema import BaselineConfig
 from suite.baselines import TrainingTask
+from suite.command import UserError
 
 
 class Checkpoints(TrainerCallback):
-    """Keeps the policy, the critic, the optimizer and the log every few updates; a checkpoint appears whole or not at all."""
+    """Keeps policy, optimizer, log and PPO's critic every few updates; a checkpoint appears whole or not at all."""
 
-    def __init__(self, task: TrainingTask, policy: Any, critic: Any, optimizer: Any, log: list[dict[str, Any]]) -> None:
-        self.task, self.policy, self.critic, self.optimizer, self.log = task, policy, critic, optimizer, log
+    def __init__(
+        self, task: TrainingTask, policy: Any, optimizer: Any, log: list[dict[str, Any]], critic: Any | None = None
+    ) -> None:
+        self.task, self.policy, self.optimizer, self.log, self.critic = task, policy, optimizer, log, critic
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called by the trainer after every update."""
+        """Called by PPO's trainer after every update."""
+        self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint if the last update in the log is one that has one."""
         update = len(self.log)
-        config = self.task.config
-        if update % config.checkpoint_every and update != config.updates:
+        kept = checkpoint_updates(self.task.config)
+        if update not in kept:
             return
         self.task.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=self.task.folder, prefix=".writing-"))
         self.policy.save_pretrained(temporary)
         self.task.policy.tokenizer.save_pretrained(temporary)
-        save_file(self.critic.state_dict(), temporary / "critic.safetensors")
+        if self.critic is not None:
+            save_file(self.critic.state_dict(), temporary / "critic.safetensors")
         torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
+        (temporary / "task.json").write_text(json.dumps(described(self.task), indent=1, sort_keys=True) + "\n")
         (temporary / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.log))
         temporary.chmod(0o755)
         target = checkpoint_folder(self.task.folder, update)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        for earlier in range(config.checkpoint_every, update, config.checkpoint_every):
+        for earlier in kept[: kept.index(update)]:
             for name in ("critic.safetensors", "optimizer.pt"):
                 (checkpoint_folder(self.task.folder, earlier) / name).unlink(missing_ok=True)
+
+
+def checkpoint_updates(config: BaselineConfig) -> list[int]:
+    """The updates after which a checkpoint is kept: 1, 2, 4, ... up to the first regular one, the regular ones, the last.
+
+    A policy leaves the base within a few updates, and its reward at a small KL is to be read from points, not between them.
+    """
+    early = takewhile(lambda update: update < config.checkpoint_every, (2**k for k in count()))
+    regular = range(config.checkpoint_every, config.updates, config.checkpoint_every)
+    return sorted({update for update in (*early, *regular) if update < config.updates} | {config.updates})
+
+
+def described(task: TrainingTask) -> dict[str, Any]:
+    """All that determines a training's result, as JSON has it: it stands in every checkpoint."""
+    evaluation_only = ("num_candidates", "checkpoint_candidates")
+    return {
+        **{f"baseline.{key}": value for key, value in asdict(task.config).items() if key not in evaluation_only},
+        **{f"sampling.{key}": value for key, value in asdict(task.sampling).items()},
+        "policy": task.policy.digest,
+        "proxy": getattr(task.proxy, "digest", None),
+        "prompts": hashlib.sha256(json.dumps([list(ids) for ids in task.prompts]).encode()).hexdigest(),
+        "seed": task.seed,
+    }
+
+
+def check_same_task(checkpoint: Path, task: TrainingTask) -> None:
+    """That a checkpoint is one of this very training.
+
+    Raises:
+        UserError: it is not; the first difference is named.
+    """
+    kept, wanted = json.loads((checkpoint / "task.json").read_text()), described(task)
+    for key in sorted(kept.keys() | wanted.keys()):
+        if kept.get(key) != wanted.get(key):
+            raise UserError(
+                f"{checkpoint} is of another training: {key}={kept.get(key)} there, {key}={wanted.get(key)} here; "
+                "choose another folder"
+            )
 
 
 def checkpoint_folder(folder: Path, update: int) -> Path:
@@ -53,8 +104,9 @@ def read_log(checkpoint: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (checkpoint / "updates.jsonl").read_text().splitlines()]
 
 
-def restore(checkpoint: Path, critic: Any, optimizer: Any) -> None:
-    """Put critic and optimizer back as they were after the checkpoint's update."""
-    device = next(critic.parameters()).device
-    critic.load_state_dict(load_file(checkpoint / "critic.safetensors", device=str(device)))
+def restore(checkpoint: Path, optimizer: Any, critic: Any | None = None) -> None:
+    """Put the optimizer, and PPO's critic, back as they were after the checkpoint's update."""
+    device = optimizer.param_groups[0]["params"][0].device
+    if critic is not None:
+        critic.load_state_dict(load_file(checkpoint / "critic.safetensors", device=str(device)))
     optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", weights_only=True, map_location=device))

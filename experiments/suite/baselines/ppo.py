@@ -16,62 +16,36 @@ import contextlib
 import copy
 import gc
 import io
-import logging
-import math
 import os
-import random
-import shutil
 import tempfile
-import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 from transformers import PrinterCallback
 
+from suite import baseline_schema as schema
 from suite.baselines import Training, TrainingTask
-from suite.baselines.checkpoints import Checkpoints, checkpoint_folder, read_log, restore
-from suite.baselines.stand_ins import ORDER, Critic, RollOuts, TextReward
-from suite.cost import FlopMeter
+from suite.baselines.checkpoints import Checkpoints, read_log, restore
+from suite.baselines.stand_ins import Critic, RollOuts, TextReward
+from suite.baselines.updates import Clock, batch, clipped, falling, own_randomness, resumable, update_row
+from suite.cost import FlopMeter, models_of
 from suite.policies import prepared
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-
 
 def train(task: TrainingTask) -> Training:
     """Train a copy of the policy with TRL's PPO, from the newest checkpoint in `task.folder` on."""
-    config = task.config
-    for leftover in task.folder.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    steps = sorted({*range(config.checkpoint_every, config.updates, config.checkpoint_every), config.updates})
-    done = [update for update in steps if (checkpoint_folder(task.folder, update) / "updates.jsonl").is_file()]
-    reused = bool(done) and done[-1] == config.updates
-    if not reused:
-        with _own_randomness():
-            _train(task, checkpoint_folder(task.folder, done[-1]) if done else None)
-    log = read_log(checkpoint_folder(task.folder, config.updates))
-    return Training(
-        checkpoints={update: checkpoint_folder(task.folder, update) for update in steps},
-        log=log,
-        tokens=sum(row["tokens"] for row in log),
-        flops=sum(row["flops"] for row in log),
-        seconds=sum(row["seconds"] for row in log),
-        reused=reused,
-    )
+    return resumable(task, _train)
 
 
 def _train(task: TrainingTask, resume: Path | None) -> None:
     from datasets import Dataset
     from trl.experimental.ppo import PPOTrainer
 
-    config, tokenizer, device = task.config, task.policy.tokenizer, task.policy.model.device
+    config, tokenizer, device = _settings(task), task.policy.tokenizer, task.policy.model.device
     log = read_log(resume) if resume else []
     first = len(log) + 1
     width = max(map(len, task.prompts))
@@ -84,24 +58,20 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     trained = list(dict.fromkeys([*policy.parameters(), *critic.parameters()]))
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
     if resume:
-        restore(resume, critic, optimizer)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", config.learning_rate)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda update: 1 - min(update, config.updates - 1) / config.updates, last_epoch=first - 2
-    )
-    norms: list[float] = []
-    optimizer.register_step_pre_hook(lambda *_: norms.append(float(nn.utils.clip_grad_norm_(trained, config.max_grad_norm))))
+        restore(resume, optimizer, critic)
+    scheduler = falling(optimizer, config.learning_rate, config.updates, first)
+    norms = clipped(optimizer, trained, config.max_grad_norm)
     roll_outs = RollOuts(policy, task, first)
     policy.generate = roll_outs
     reward: Any = TextReward(task, width)
-    judge = getattr(task.proxy.reward, "model", None)  # a reward need not be a model
-    meter = FlopMeter([policy, reference, critic, *([judge] if isinstance(judge, nn.Module) else [])])
+    meter = FlopMeter([policy, reference, critic, *models_of(task.proxy.reward)])
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=None)
 
     class Trainer(PPOTrainer):
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            log.append(_update_row(first + self.state.global_step - 1, logs, reward.last, norms, roll_outs, meter, clock))
+            log.append(
+                update_row(first + self.state.global_step - 1, logs, reward.last, norms, roll_outs.spent(), meter.lap(), clock)
+            )
             bar.update()
             bar.set_postfix(reward=f"{logs['objective/scores']:.2f}", kl=f"{logs['objective/kl']:.1f}")
 
@@ -115,16 +85,16 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
             value_model=critic,
             train_dataset=Dataset.from_dict({"input_ids": padded[: config.batch_size].tolist()}),
             optimizers=(optimizer, scheduler),
-            callbacks=[Checkpoints(task, policy, critic, optimizer, log)],
+            callbacks=[Checkpoints(task, policy, optimizer, log, critic)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.dataloader = [
-            {"input_ids": padded[_batch(task.seed, update, len(padded), config.batch_size)]}
+            {"input_ids": padded[batch(task.seed, update, len(padded), config.batch_size)]}
             for update in range(first, config.updates + 1)
         ]
         gc.collect()
         gc.freeze()
-        clock = _Clock()
+        clock = Clock()
         try:
             with bar, meter, contextlib.redirect_stdout(io.StringIO()):
                 trainer.train()
@@ -136,7 +106,7 @@ def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:
     """TRL's settings for this many updates."""
     from trl.experimental.ppo import PPOConfig
 
-    config = task.config
+    config = _settings(task)
     return PPOConfig(
         output_dir=folder,
         per_device_train_batch_size=config.batch_size,
@@ -166,6 +136,11 @@ def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:
     )
 
 
+def _settings(task: TrainingTask) -> schema.PPOConfig:
+    assert isinstance(task.config, schema.PPOConfig)
+    return task.config
+
+
 def stock_update_seconds(task: TrainingTask) -> list[float]:
     """Seconds of every update of TRL's trainer as TRL's example sets it up, at the settings of `task`."""
     from datasets import Dataset
@@ -179,13 +154,13 @@ def stock_update_seconds(task: TrainingTask) -> list[float]:
     value = AutoModelForSequenceClassification.from_pretrained(task.policy.folder, num_labels=1, dtype=torch.float32)
     reward: Any = TextReward(task, width)
     seconds: list[float] = []
-    clock = _Clock()
+    clock = Clock()
 
     class Trainer(PPOTrainer):
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             seconds.append(clock.lap())
 
-    with _own_randomness(), tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+    with own_randomness(), tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
         trainer = Trainer(
             args=_arguments(task, task.config.updates, scratch),
             processing_class=tokenizer,
@@ -199,67 +174,3 @@ def stock_update_seconds(task: TrainingTask) -> list[float]:
         clock.lap()
         trainer.train()
     return seconds
-
-
-class _Clock:
-    """Seconds since it was last asked."""
-
-    def __init__(self) -> None:
-        self.last = time.perf_counter()
-
-    def lap(self) -> float:
-        last, self.last = self.last, time.perf_counter()
-        return self.last - last
-
-
-def _batch(seed: int, update: int, prompts: int, batch_size: int) -> np.ndarray:
-    """Indices of the prompts of an update (counted from 1): whole permutations one after another, from (seed, epoch)."""
-    wanted = np.arange((update - 1) * batch_size, update * batch_size)
-    epochs = {int(e): np.random.default_rng([seed, ORDER, int(e)]).permutation(prompts) for e in set(wanted // prompts)}
-    return np.array([epochs[int(w // prompts)][w % prompts] for w in wanted])
-
-
-def _update_row(
-    update: int,
-    metrics: dict[str, float],
-    rewards: np.ndarray,
-    norms: list[float],
-    roll_outs: RollOuts,
-    meter: FlopMeter,
-    clock: _Clock,
-) -> dict[str, Any]:
-    """What is kept of an update: TRL's metrics, the rewards' distribution, gradient norms, and what it cost."""
-    counts, edges = np.histogram(rewards, bins=24)
-    row: dict[str, Any] = {"update": update, **{name: float(value) for name, value in metrics.items()}}
-    if math.isnan(row.get("val/ratio_var", 0.0)):
-        del row["val/ratio_var"]  # a single minibatch in a single epoch has no variance
-    row.update({f"reward/quantile_{int(100 * q)}": float(np.quantile(rewards, q)) for q in _QUANTILES})
-    row["reward/histogram"] = {"counts": counts.tolist(), "edges": edges.tolist()}
-    row["episode"] = update * len(rewards)
-    row["policy/grad_norm"] = float(np.mean(norms))
-    row["tokens"] = roll_outs.tokens
-    row["flops"] = meter.lap()
-    row["seconds"] = clock.lap()
-    norms.clear()
-    roll_outs.tokens = 0
-    return row
-
-
-@contextlib.contextmanager
-def _own_randomness() -> Iterator[None]:
-    """TRL reads and seeds the global generators: they are given back as they were. Its chatter is silenced."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    level = logging.getLogger("accelerate").level
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # TRL 1.12 still uses names that transformers 5.23 has renamed.
-            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
-            # The variance of the ratios of a single minibatch.
-            warnings.filterwarnings("ignore", message=r".*degrees of freedom is <= 0.*", category=UserWarning)
-            yield
-    finally:
-        logging.getLogger("accelerate").setLevel(level)
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])

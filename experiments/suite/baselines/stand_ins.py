@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from transformers import LogitsProcessor
 from transformers.modeling_outputs import CausalLMOutput
 
-from bon.decoding import decode
+from bon.decoding import Responses, decode
 from bon.generation import decoded
 from bon.options import resolve_generation_config
 from bon.randomness import candidate_uniforms
@@ -24,7 +25,7 @@ from bon.rewards import checked_scores
 from suite.baselines import TrainingTask
 
 #: Streams of random numbers derived from the seed (roll-outs have the seed itself).
-MINIBATCHES, ORDER = 1, 2
+MINIBATCHES, ORDER, POOL = 1, 2, 3
 
 
 class _Record(LogitsProcessor):
@@ -55,30 +56,46 @@ class RollOuts:
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
         """One response to each prompt, with the logits it was drawn from."""
-        seed, steps = self.task.seed, self.task.sampling.max_new_tokens
-        np.random.seed(np.random.SeedSequence([seed, MINIBATCHES, self.update]).generate_state(4))  # noqa: NPY002
-        torch.manual_seed(seed)
         prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        uniforms = np.concatenate(
-            [candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(len(prompts))]
-        )
         record = _Record()
-        responses = decode(
-            self.policy,
-            self.config,
-            prompts,
-            1,
-            torch.from_numpy(uniforms).to(input_ids.device),
-            torch.full((len(prompts),), steps, device=input_ids.device),
-            extra_processor=record,
-        )
-        self.update += 1
-        self.tokens += int(responses.lengths.sum())
+        responses = self.draw(prompts, 1, record)
         drawn = len(record.logits)
         return SimpleNamespace(
             sequences=torch.cat([input_ids, responses.token_ids[:, :drawn]], 1).clone(),
             scores=tuple(logits.clone() for logits in record.logits),
         )
+
+    def draw(self, prompts: Sequence[Sequence[int]], repeats: int, processor: LogitsProcessor | None = None) -> Responses:
+        """The responses of an update, `repeats` to each prompt; the global generators start afresh."""
+        seed, steps, rows = self.task.seed, self.task.sampling.max_new_tokens, len(prompts) * repeats
+        np.random.seed(np.random.SeedSequence([seed, MINIBATCHES, self.update]).generate_state(4))  # noqa: NPY002
+        torch.manual_seed(seed)
+        uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(rows)])
+        device = self.policy.device
+        responses = decode(
+            self.policy,
+            self.config,
+            prompts,
+            repeats,
+            torch.from_numpy(uniforms).to(device),
+            torch.full((rows,), steps, device=device),
+            extra_processor=processor,
+        )
+        self.update += 1
+        self.tokens += int(responses.lengths.sum())
+        return responses
+
+    def spent(self) -> int:
+        """Tokens drawn since it was last asked."""
+        tokens, self.tokens = self.tokens, 0
+        return tokens
+
+
+def text_rewards(task: TrainingTask, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:
+    """The proxy reward [R] of every response behind its prompt, as one text."""
+    rows: Any = [[np.array(ids)] for ids in responses]
+    texts, drawn = decoded(task.policy.tokenizer, prompts, rows, np.array([[len(ids)] for ids in responses]))
+    return checked_scores(task.proxy.reward, [text + response for text, response in zip(texts, drawn[:, 0], strict=True)])
 
 
 class TextReward(nn.Module):
@@ -96,12 +113,11 @@ class TextReward(nn.Module):
     def reader(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
         """The trunk of the classifier: rewards in the place of hidden states."""
         inside = attention_mask.bool()
-        prompts = [ids[mask].tolist() for ids, mask in zip(input_ids[:, : self.width], inside[:, : self.width], strict=True)]
-        responses = input_ids[:, None, self.width :].cpu().numpy()
-        lengths = inside[:, self.width :].sum(1, keepdim=True).cpu().numpy()
-        texts, drawn = decoded(self.task.policy.tokenizer, prompts, responses, lengths)
-        whole = [prompt + response for prompt, response in zip(texts, drawn[:, 0], strict=True)]
-        self.last = checked_scores(self.task.proxy.reward, whole)
+        halves = slice(None, self.width), slice(self.width, None)
+        prompts, responses = (
+            [ids[mask].tolist() for ids, mask in zip(input_ids[:, half], inside[:, half], strict=True)] for half in halves
+        )
+        self.last = text_rewards(self.task, prompts, responses)
         rewards = torch.from_numpy(self.last).float().to(input_ids.device)
         return SimpleNamespace(hidden_states=[rewards[:, None, None].expand(-1, input_ids.shape[1], 1)])
 

@@ -1,0 +1,240 @@
+"""Every key of `baseline`: a class of settings for each trainer, so that a key which a trainer does not read is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+#: What must hold, the key, its value, and what is allowed.
+Rule = tuple[bool, str, Any, str]
+
+
+@dataclass
+class BaselineConfig:
+    """What every baseline has; alone it is `baseline=none`, which trains nothing."""
+
+    name: str = MISSING
+    updates: int = 32
+    batch_size: int = 64
+    """Responses an update (of PPO: one for each prompt)."""
+    checkpoint_every: int = 8
+    """Updates between the checkpoints that are kept and evaluated."""
+    num_candidates: int = 16
+    """Candidates drawn from the final policy for every prompt (at least n)."""
+    checkpoint_candidates: int = 2
+    """Candidates drawn from every earlier checkpoint."""
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        own = [name for name, kind in BASELINES.items() if kind is type(self)]
+        at_least_1 = ("updates", "checkpoint_every", "num_candidates", "checkpoint_candidates")
+        return [
+            (self.name in own, "baseline.name", self.name, f"{own[0]} (another baseline: {self._others()})"),
+            (self.batch_size >= 2, "baseline.batch_size", self.batch_size, "at least 2"),
+            *((getattr(self, key) >= 1, f"baseline.{key}", getattr(self, key), "at least 1") for key in at_least_1),
+        ]
+
+    def _others(self) -> str:
+        return ", ".join(f"baseline={name}" for name, kind in BASELINES.items() if kind is not type(self))
+
+    @property
+    def prompts_needed(self) -> tuple[str, int, int]:
+        """The key that decides how many training prompts it takes at least, its value, and that number."""
+        return "baseline.batch_size", self.batch_size, 0
+
+    def told(self) -> str:
+        """The settings that matter most, for the announcement of a run."""
+        return f"{self.updates} updates of {self.batch_size} responses"
+
+
+@dataclass
+class TrainedConfig(BaselineConfig):
+    """What every trained baseline has."""
+
+    learning_rate: float = 3e-4
+    """At the first update; it falls to zero in a straight line."""
+    max_grad_norm: float = 1.0
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        return [
+            *super().rules(),
+            (self.learning_rate > 0, "baseline.learning_rate", self.learning_rate, "greater than 0"),
+            (self.max_grad_norm > 0, "baseline.max_grad_norm", self.max_grad_norm, "greater than 0"),
+        ]
+
+    @property
+    def prompts_needed(self) -> tuple[str, int, int]:
+        """The key that decides how many training prompts it takes at least, its value, and that number."""
+        return "baseline.batch_size", self.batch_size, self.batch_size
+
+
+@dataclass
+class RLConfig(TrainedConfig):
+    """What trainers on their own roll-outs have; names as in TRL's PPOConfig where it has them."""
+
+    num_mini_batches: int = 1
+    kl_coef: float = 0.2
+    cliprange: float = 0.2
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        return [
+            *super().rules(),
+            (
+                self.num_mini_batches >= 1 and self.batch_size % max(self.num_mini_batches, 1) == 0,
+                "baseline.num_mini_batches",
+                self.num_mini_batches,
+                f"a divisor of baseline.batch_size={self.batch_size}",
+            ),
+            (self.kl_coef >= 0, "baseline.kl_coef", self.kl_coef, "at least 0"),
+            (self.cliprange > 0, "baseline.cliprange", self.cliprange, "greater than 0"),
+        ]
+
+    def told(self) -> str:
+        """The settings that matter most, for the announcement of a run."""
+        return f"{super().told()}, kl_coef {self.kl_coef}, learning rate {self.learning_rate}"
+
+
+@dataclass
+class PPOConfig(RLConfig):
+    """Of `baseline=ppo`."""
+
+    name: str = "ppo"
+    num_ppo_epochs: int = 4
+    vf_coef: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    whiten_rewards: bool = False
+    shared_critic: bool = True
+    """The critic is a linear head on the policy's trunk; false gives it a trunk of its own (twice the work)."""
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        return [
+            *super().rules(),
+            (self.num_ppo_epochs >= 1, "baseline.num_ppo_epochs", self.num_ppo_epochs, "at least 1"),
+            (0 <= self.lam <= 1, "baseline.lam", self.lam, "in [0, 1]"),
+            (0 <= self.gamma <= 1, "baseline.gamma", self.gamma, "in [0, 1]"),
+        ]
+
+
+@dataclass
+class GroupRelativeConfig(RLConfig):
+    """What RLOO and GRPO share: several responses to each prompt, each judged against the others.
+
+    `batch_size` counts responses, so an update draws as many tokens as PPO's. `kl_coef` is TRL's `beta`, `cliprange` its
+    `epsilon`.
+    """
+
+    num_generations: int = 4
+    """Responses to each prompt of an update."""
+    num_iterations: int = 1
+    """Passes over the responses of an update."""
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        return [
+            *super().rules(),
+            (
+                self.num_generations >= 2 and self.batch_size % max(self.num_generations, 1) == 0,
+                "baseline.num_generations",
+                self.num_generations,
+                f"at least 2 and a divisor of baseline.batch_size={self.batch_size}",
+            ),
+            (self.num_iterations >= 1, "baseline.num_iterations", self.num_iterations, "at least 1"),
+        ]
+
+    @property
+    def prompts_needed(self) -> tuple[str, int, int]:
+        """The key that decides how many training prompts it takes at least, its value, and that number."""
+        return "baseline.batch_size", self.batch_size, self.batch_size // max(self.num_generations, 1)
+
+    def told(self) -> str:
+        """The settings that matter most, for the announcement of a run."""
+        return f"{super().told()}, {self.num_generations} to each prompt"
+
+
+@dataclass
+class RLOOConfig(GroupRelativeConfig):
+    """Of `baseline=rloo`."""
+
+    name: str = "rloo"
+    normalize_advantages: bool = False
+    """Divide the advantages of an update by their standard deviation."""
+
+
+@dataclass
+class GRPOConfig(GroupRelativeConfig):
+    """Of `baseline=grpo`. Its `kl_coef` weighs KL per token against advantages in standard deviations: a scale of its own."""
+
+    name: str = "grpo"
+    scale_rewards: str = "group"
+    """A reward's distance from its prompt's mean is divided by the deviation in its `group`, in the `batch`, or by `none`."""
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        scales = ("group", "batch", "none")
+        return [
+            *super().rules(),
+            (self.scale_rewards in scales, "baseline.scale_rewards", self.scale_rewards, "group, batch or none"),
+        ]
+
+
+@dataclass
+class BonSFTConfig(TrainedConfig):
+    """Of `baseline=bon_sft`: fine-tuning on the best of `best_of` responses to each of `num_prompts` training prompts.
+
+    With the defaults it draws as many responses as the other baselines do, 256 x 8 = 32 x 64.
+    """
+
+    name: str = "bon_sft"
+    best_of: int = 8
+    num_prompts: int = 256
+    """Training prompts, no more than the updates get to; `best_of` responses are drawn to each, once, from the base policy."""
+    epochs: int = 4
+    updates: int = 0
+    """Stop after so many updates, even within the epochs; 0: after the epochs."""
+    batch_size: int = 32
+    """Chosen responses an update."""
+
+    def __post_init__(self) -> None:
+        """Makes `updates` and `num_prompts` the numbers there will be."""
+        if self.best_of >= 1 and self.batch_size >= 1 and self.num_prompts >= 1 and self.epochs >= 1:
+            whole = math.ceil(self.epochs * self.num_prompts / self.batch_size)
+            self.updates = min(self.updates, whole) if self.updates else whole
+            if self.updates > 0:
+                self.num_prompts = min(self.num_prompts, self.updates * self.batch_size)
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        return [
+            (self.best_of >= 1, "baseline.best_of", self.best_of, "at least 1"),
+            (self.num_prompts >= 1, "baseline.num_prompts", self.num_prompts, "at least 1"),
+            (self.epochs >= 1, "baseline.epochs", self.epochs, "at least 1"),
+            *super().rules(),
+        ]
+
+    @property
+    def prompts_needed(self) -> tuple[str, int, int]:
+        """The key that decides how many training prompts it takes at least, its value, and that number."""
+        return "baseline.num_prompts", self.num_prompts, self.num_prompts
+
+    def told(self) -> str:
+        """The settings that matter most, for the announcement of a run."""
+        return (
+            f"the best of {self.best_of} for {self.num_prompts} prompts, {self.updates} updates of {self.batch_size}, "
+            f"learning rate {self.learning_rate}"
+        )
+
+
+BASELINES: dict[str, type[BaselineConfig]] = {
+    "none": BaselineConfig,
+    "ppo": PPOConfig,
+    "rloo": RLOOConfig,
+    "grpo": GRPOConfig,
+    "bon_sft": BonSFTConfig,
+}

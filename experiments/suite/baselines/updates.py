@@ -1,0 +1,130 @@
+"""What every training has in common: update u is the same whoever runs it, in one sitting or in several."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from suite.baselines import Training, TrainingTask
+from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
+from suite.baselines.stand_ins import ORDER
+
+_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], None]) -> Training:
+    """Train from the newest checkpoint in `task.folder` on, if there is anything left to do.
+
+    Args:
+        task: what is trained.
+        go_on: trains, from the checkpoint that it is given or from the beginning, and writes the checkpoints.
+
+    Raises:
+        UserError: the folder holds checkpoints of another training.
+    """
+    config = task.config
+    for leftover in task.folder.glob(".writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for checkpoint in sorted(task.folder.glob("checkpoint-*")):
+        check_same_task(checkpoint, task)
+    steps = checkpoint_updates(config)
+    done = [update for update in steps if (checkpoint_folder(task.folder, update) / "updates.jsonl").is_file()]
+    reused = bool(done) and done[-1] == config.updates
+    if not reused:
+        with own_randomness():
+            go_on(task, checkpoint_folder(task.folder, done[-1]) if done else None)
+    log = read_log(checkpoint_folder(task.folder, config.updates))
+    return Training(
+        checkpoints={update: checkpoint_folder(task.folder, update) for update in steps},
+        log=log,
+        tokens=sum(row["tokens"] for row in log),
+        flops=sum(row["flops"] for row in log),
+        seconds=sum(row["seconds"] for row in log),
+        reused=reused,
+    )
+
+
+def batch(seed: int, update: int, prompts: int, batch_size: int) -> np.ndarray:
+    """Indices of the prompts of an update (counted from 1): whole permutations one after another, from (seed, epoch)."""
+    wanted = np.arange((update - 1) * batch_size, update * batch_size)
+    epochs = {int(e): np.random.default_rng([seed, ORDER, int(e)]).permutation(prompts) for e in set(wanted // prompts)}
+    return np.array([epochs[int(w // prompts)][w % prompts] for w in wanted])
+
+
+def falling(optimizer: Any, learning_rate: float, updates: int, first: int, steps: int = 1) -> Any:
+    """A schedule from `learning_rate` to zero in a straight line, the same for all `steps` of an update; starts at `first`."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", learning_rate)
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 1 - min(step // steps, updates - 1) / updates, last_epoch=(first - 1) * steps - 1
+    )
+
+
+def clipped(optimizer: Any, parameters: Sequence[Any], limit: float) -> list[float]:
+    """Clips the gradients before every step of the optimizer; their norms before that are put into the list."""
+    norms: list[float] = []
+    optimizer.register_step_pre_hook(lambda *_: norms.append(float(nn.utils.clip_grad_norm_(parameters, limit))))
+    return norms
+
+
+class Clock:
+    """Seconds since it was last asked."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since it was last asked."""
+        last, self.last = self.last, time.perf_counter()
+        return self.last - last
+
+
+def update_row(
+    update: int, metrics: dict[str, float], rewards: np.ndarray, norms: list[float], tokens: int, flops: int, clock: Clock
+) -> dict[str, Any]:
+    """What is kept of an update: the trainer's metrics, the rewards' distribution, gradient norms, and what it cost."""
+    counts, edges = np.histogram(rewards, bins=24)
+    row: dict[str, Any] = {"update": update, **{name: float(value) for name, value in metrics.items()}}
+    if math.isnan(row.get("val/ratio_var", 0.0)):
+        del row["val/ratio_var"]  # PPO's, which a single minibatch in a single epoch has none of
+    row.update({f"reward/quantile_{int(100 * q)}": float(np.quantile(rewards, q)) for q in _QUANTILES})
+    row["reward/histogram"] = {"counts": counts.tolist(), "edges": edges.tolist()}
+    row["episode"] = update * len(rewards)
+    row["policy/grad_norm"] = float(np.mean(norms))
+    row["tokens"] = tokens
+    row["flops"] = flops
+    row["seconds"] = clock.lap()
+    norms.clear()
+    return row
+
+
+@contextlib.contextmanager
+def own_randomness() -> Iterator[None]:
+    """TRL reads and seeds the global generators: they are given back as they were. Its chatter is silenced."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    level = logging.getLogger("accelerate").level
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # TRL 1.12 still uses names that transformers 5.23 has renamed.
+            warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+            # The variance of the ratios of a single minibatch.
+            warnings.filterwarnings("ignore", message=r".*degrees of freedom is <= 0.*", category=UserWarning)
+            yield
+    finally:
+        logging.getLogger("accelerate").setLevel(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
