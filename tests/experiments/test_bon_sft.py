@@ -82,7 +82,7 @@ def test_only_training_prompts_are_answered(make_task, training_prompts, prompts
 
 
 def test_log_and_checkpoints(tuned):
-    assert list(tuned.checkpoints) == [2, 4]
+    assert list(tuned.checkpoints) == [1, 2, 4]
     assert [row["update"] for row in tuned.log] == [1, 2, 3, 4]
     for row in tuned.log:
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float))

@@ -26,7 +26,11 @@ def test_a_baseline_on_the_same_axes(compared, baseline, tmp_path):
     assert methods == {"base", "best_of_n", baseline, f"{baseline}+best_of_n"}
     last = select(outcome.rows, method=baseline, step=2, n=1)
     base = select(outcome.rows, method="base", n=1)
-    assert {row.metric for row in last} == {row.metric for row in base} | {"training_tokens", "training_seconds"}
+    assert {row.metric for row in last} == {row.metric for row in base} | {
+        "training_tokens",
+        "training_flops",
+        "training_seconds",
+    }
     assert {row.kl_kind for row in last if row.metric == "kl"} == {"monte_carlo", "rao_blackwell", "bound"}
     assert {row.step for row in outcome.rows if row.method == baseline} == {1, 2}
     (tokens,) = select(last, metric="training_tokens")
