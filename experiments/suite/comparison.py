@@ -31,7 +31,7 @@ from suite.policies import Judge, Policy, check_files, choose_device, load_check
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
