@@ -31,7 +31,8 @@ def _git(*arguments: str) -> str | None:
 
 def manifest(**facts: Any) -> dict[str, Any]:
     """The facts of this run with those of the machine and the code."""
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    # Results that a run writes are no change of what made them.
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "git": {"sha": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)},
