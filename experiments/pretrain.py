@@ -1,6 +1,6 @@
 """Rebuild the embedded models: tokenizer, policy, proxy reward and gold reward, from IMDB alone.
 
-python experiments/pretrain.py                 all of them, about 110 minutes on 2 cores
+python experiments/pretrain.py                 all of them, about two hours on 2 cores
 python experiments/pretrain.py parts=[proxy]   one of them
 """
 
