@@ -147,7 +147,8 @@ def test_memory_does_not_grow_with_the_number_of_candidates(build_sampler, monke
 
     peak("generate", 128)  # what is allocated once
     one_block = peak("generate", 128)
-    assert peak("generate", 1024) < 1.2 * one_block
+    # Eight times the candidates; what Python keeps for itself between calls scatters by a quarter.
+    assert peak("generate", 1024) < 2 * one_block
     # The measure can tell: a pool that is kept does grow.
     assert peak("sample", 1024) > 4 * one_block
 
