@@ -1,7 +1,6 @@
 """How the embedded models are made, at the smallest size: tokenizer, windows, crops, losses that fall, honest accuracies."""
 
 import itertools
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -75,64 +74,11 @@ def test_corpus_is_every_review_ended(corpus, few, tokenizer):
         assert (corpus.labels[start:stop] == review.label).all()
 
 
-@pytest.fixture(scope="module")
-def numbered():
-    """40 reviews of 3 to 120 tokens and their end; every token is its place in the stream."""
-    lengths = torch.randint(3, 121, (40,), generator=torch.Generator().manual_seed(0)) + 1
-    starts = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
-    return Corpus(torch.arange(int(starts[-1])), (torch.arange(40) % 2).repeat_interleave(lengths), starts)
-
-
-def test_windows_tile_the_stream(numbered):
-    batches = numbered.stream_windows(16, 8, seed=0)
-    shifts = []
-    for _ in range(3):  # epochs
-        first = next(batches)
-        shift = int(first[0, 0]) % 16
-        tiles = (len(numbered.tokens) - shift) // 16
-        epoch = [first, *(next(batches) for _ in range(-(-tiles // 8) - 1))]
-        assert sum(map(len, epoch)) == tiles
-        places = []
-        for batch in epoch:
-            assert (batch.diff() == 1).all()  # 16 tokens in a row
-            openings = len(batch) // 4
-            own, opening = batch[: len(batch) - openings, 0], batch[len(batch) - openings :, 0]
-            assert (own % 16 == shift).all()
-            assert set(opening.tolist()) <= set(numbered.starts.tolist())
-            places += own.tolist()
-        assert len(set(places)) == len(places)  # nothing twice
-        assert places != sorted(places)
-        shifts.append(shift)
-    assert len(set(shifts)) > 1
-
-
 def test_windows_come_from_their_seed(corpus):
     one, two = corpus.stream_windows(32, 8, seed=3), corpus.stream_windows(32, 8, seed=3)
     for _ in range(5):
         assert torch.equal(next(one), next(two))
     assert not torch.equal(next(corpus.stream_windows(32, 8, seed=4)), next(corpus.stream_windows(32, 8, seed=3)))
-
-
-@pytest.mark.parametrize("length", [8, 48, 400])
-def test_crops_are_of_single_reviews(numbered, length):
-    tokens, labels, inside = numbered.crops(length, torch.Generator().manual_seed(0), 600)
-    assert tokens.shape == inside.shape == (600, length)
-    first = tokens[:, 0].contiguous()
-    review = torch.searchsorted(numbered.starts, first, right=True) - 1
-    begin, end = numbered.starts[review], numbered.starts[review + 1] - 1
-    # A review comes up in proportion to the part of it that a window shows.
-    shown = (numbered.starts.diff() - 1).clamp(max=length).float()
-    share = torch.bincount(review, minlength=40) / 600
-    assert (share - shown / shown.sum()).abs().max() < 5 * (0.1 / 600) ** 0.5
-    assert torch.equal(labels, review % 2)
-    places = first[:, None] + torch.arange(length)
-    assert torch.equal(inside, places < end[:, None])
-    assert torch.equal(tokens, torch.where(inside, places, end[:, None]))  # the tail repeats the end of text
-    kept = inside.sum(1)
-    assert (kept >= torch.minimum(end - begin, torch.tensor(length // 4))).all()
-    openings = (first == begin).float().mean()
-    assert openings > 0.2
-    assert length == 400 or openings < 0.7
 
 
 def test_crops_of_real_reviews(corpus, tokenizer):
@@ -187,56 +133,6 @@ def test_ngrams_learn_their_labels(praise_and_scorn, tmp_path):
     settings = TrainingSettings(steps=20, batch_size=16, context=24, learning_rate=0.1, warmup_steps=5)
     pretraining.train_ngrams(model, praise_and_scorn, settings, tmp_path / "training.log")
     assert accuracy(model, praise_and_scorn, 16, crops=400) > 0.95
-
-
-class Rigged(torch.nn.Module):
-    """A classifier whose logit is whatever a rule says of the tokens."""
-
-    def __init__(self, rule):
-        super().__init__()
-        self.rule = rule
-
-    def forward(self, input_ids):
-        return SimpleNamespace(logits=self.rule(input_ids).float()[:, None])
-
-
-@pytest.fixture(scope="module")
-def marked():
-    """Reviews of label 1 are made of even tokens, the others of odd ones; every tenth review is short."""
-    generator = torch.Generator().manual_seed(0)
-    tokens, labels, starts = [], [], [0]
-    for index in range(200):
-        length = 5 if index % 10 == 0 else 40
-        label = index % 2
-        row = 2 * torch.randint(1, 100, (length,), generator=generator) + 1 - label
-        tokens += [*row.tolist(), 0]
-        labels += [label] * (length + 1)
-        starts.append(len(tokens))
-    return Corpus(torch.tensor(tokens), torch.tensor(labels), torch.tensor(starts))
-
-
-def test_accuracy_of_a_rigged_judge_is_exact(marked):
-    assert accuracy(Rigged(lambda ids: 0.5 - (ids[:, -1] % 2)), marked, 20, crops=500) == 1.0
-    assert accuracy(Rigged(lambda ids: (ids[:, -1] % 2) - 0.5), marked, 20, crops=500) == 0.0
-
-
-def test_crops_of_accuracy_stay_within_their_review(marked):
-    def rule(ids):
-        assert ids.shape[1] == 20
-        assert (ids > 0).all()  # never an end of text, so never two reviews and never a short one
-        assert ((ids % 2).float().std(1) == 0).all()
-        return ids[:, 0]
-
-    accuracy(Rigged(rule), marked, 20, crops=500)
-
-
-def test_accuracy_of_guesses_is_a_half(marked):
-    always = accuracy(Rigged(lambda ids: torch.ones(len(ids))), marked, 20, crops=4000)
-    never = accuracy(Rigged(lambda ids: -torch.ones(len(ids))), marked, 20, crops=4000)
-    assert always + never == pytest.approx(1.0)
-    generator = torch.Generator().manual_seed(1)
-    guess = accuracy(Rigged(lambda ids: torch.rand(len(ids), generator=generator) - 0.5), marked, 20, crops=4000)
-    assert abs(guess - 0.5) < 5 * math.sqrt(0.25 / 4000)
 
 
 def test_accuracy_of_a_random_model_is_about_a_half(models, policy, splits):
