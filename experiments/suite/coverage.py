@@ -26,7 +26,7 @@ LEVELS = (2, 5, 20)
 
 @dataclass
 class CoverageConfig:
-    """Keys of `experiments/coverage.py`."""
+    """Keys of `experiments/validate.py`."""
 
     studies: int = 2000
     num_prompts: int = 256
