@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from suite.baselines.health import warnings
 from suite.comparison import Comparison, Outcome
 from suite.evaluation import Row, select
 from suite.figures import last_step, title, tuned_methods
@@ -88,6 +89,8 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
 def verdict(outcome: Outcome) -> str:
     """What was found, a sentence each."""
     lines = sentences(outcome.findings, outcome.overoptimisation, outcome.pools["base"].num_prompts)
+    if outcome.training is not None:
+        lines += [f"WARNING: in training, {text}" for text in warnings(outcome.training.log).values()]
     if not outcome.findings:
         lines.insert(0, "No baseline was trained: nothing to compare best-of-n with.")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from training_checks import numbers, same_weights, weights, words
 
 from suite.baseline_schema import PPOConfig
-from suite.baselines import ppo, stand_ins, train
+from suite.baselines import ppo, roll_outs, train
 from suite.cost import flops_per_token
 from suite.policies import load_checkpoint
 
@@ -122,14 +122,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monke
     whole = train(make_task(tmp_path / "whole", **settings))
 
     with monkeypatch.context() as patch:
-        real = stand_ins.RollOuts.draw
+        real = roll_outs.RollOuts.draw
 
         def interrupted(self, *arguments, **options):
             if self.update == 4:
                 raise KeyboardInterrupt
             return real(self, *arguments, **options)
 
-        patch.setattr(stand_ins.RollOuts, "draw", interrupted)
+        patch.setattr(roll_outs.RollOuts, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(make_task(tmp_path / "cut", **settings))
     kept = [path.name for path in (tmp_path / "cut").iterdir()]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-TIMES = {"seconds", "eps"}
+TIMES = {"seconds", "tokens_per_second", "eps"}
 
 
 def numbers(log):

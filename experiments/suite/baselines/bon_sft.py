@@ -24,7 +24,8 @@ from bon import Candidates, generate_candidates, score_candidates
 from suite.baseline_schema import BonSFTConfig
 from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
-from suite.baselines.stand_ins import POOL
+from suite.baselines.health import warn
+from suite.baselines.roll_outs import POOL
 from suite.baselines.updates import Clock, batch, clipped, falling, resumable, update_row
 from suite.cost import FlopMeter, models_of
 from suite.policies import prepared
@@ -74,7 +75,9 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         row["episode"] = pool.lengths.size
         if update == 1:
             row["seconds"] += pool.metadata["seconds"] + pool.metadata["scoring_seconds"]
+            row["tokens_per_second"] = tokens / row["seconds"]
         log.append(row)
+        warn(log)
         checkpoints.keep()
 
 

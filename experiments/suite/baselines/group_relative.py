@@ -32,7 +32,9 @@ from transformers import PrinterCallback, TrainerCallback
 from suite.baseline_schema import GroupRelativeConfig
 from suite.baselines import TrainingTask
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
-from suite.baselines.stand_ins import MINIBATCHES, RollOuts, text_rewards
+from suite.baselines.health import warn
+from suite.baselines.roll_outs import MINIBATCHES, RollOuts
+from suite.baselines.stand_ins import text_rewards
 from suite.baselines.updates import Clock, batch, clipped, falling, update_row
 from suite.cost import FlopMeter, models_of
 from suite.policies import prepared
@@ -85,9 +87,11 @@ class _Log(TrainerCallback):
         metrics["objective/scores"] = metrics["reward"]
         if "kl" in metrics:
             metrics["objective/kl"] = metrics["kl"] * metrics["completions/mean_length"]
+        metrics.update(self.roll_outs.facts())
         log = self.checkpoints.log
         spent = self.roll_outs.spent(), self.meter.lap()
         log.append(update_row(len(log) + 1, metrics, self.reward.last, self.norms, *spent, self.clock))
+        warn(log)
         self.bar.update()
         self.bar.set_postfix(reward=f"{metrics['reward']:.2f}", kl=f"{metrics.get('objective/kl', float('nan')):.1f}")
         self.checkpoints.keep()
@@ -138,7 +142,7 @@ def train_groups(task: TrainingTask, resume: Path | None, trainer_class: Any, ar
     if resume:
         restore(resume, optimizer)
     scheduler = falling(optimizer, config.learning_rate, config.updates, first, steps)
-    roll_outs, reward = RollOuts(policy, task, first), _Reward(task)
+    roll_outs, reward = RollOuts(policy, reference, task, first), _Reward(task)
     bar = tqdm(total=config.updates, initial=first - 1, desc=f"training {config.name}", unit="update", disable=None)
     norms = clipped(optimizer, trained, config.max_grad_norm)
     meter = FlopMeter([policy, reference, *models_of(task.proxy.reward)])

@@ -28,7 +28,9 @@ from transformers import PrinterCallback
 from suite import baseline_schema as schema
 from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
-from suite.baselines.stand_ins import Critic, RollOuts, TextReward
+from suite.baselines.health import warn
+from suite.baselines.roll_outs import RollOuts
+from suite.baselines.stand_ins import Critic, TextReward
 from suite.baselines.updates import Clock, batch, clipped, falling, own_randomness, resumable, update_row
 from suite.cost import FlopMeter, models_of
 from suite.policies import prepared
@@ -61,17 +63,19 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         restore(resume, optimizer, critic)
     scheduler = falling(optimizer, config.learning_rate, config.updates, first)
     norms = clipped(optimizer, trained, config.max_grad_norm)
-    roll_outs = RollOuts(policy, task, first)
+    roll_outs = RollOuts(policy, reference, task, first)
     policy.generate = roll_outs
     reward: Any = TextReward(task, width)
+    returns = Returns(critic)
     meter = FlopMeter([policy, reference, critic, *models_of(task.proxy.reward)])
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=None)
 
     class Trainer(PPOTrainer):
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            log.append(
-                update_row(first + self.state.global_step - 1, logs, reward.last, norms, roll_outs.spent(), meter.lap(), clock)
-            )
+            update = first + self.state.global_step - 1
+            metrics = {**logs, **roll_outs.facts(), "val/explained_variance": returns.explained_variance()}
+            log.append(update_row(update, metrics, reward.last, norms, roll_outs.spent(), meter.lap(), clock))
+            warn(log)
             bar.update()
             bar.set_postfix(reward=f"{logs['objective/scores']:.2f}", kl=f"{logs['objective/kl']:.1f}")
 
@@ -96,10 +100,46 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         gc.freeze()
         clock = Clock()
         try:
-            with bar, meter, contextlib.redirect_stdout(io.StringIO()):
+            with bar, meter, returns, contextlib.redirect_stdout(io.StringIO()):
                 trainer.train()
         finally:
             gc.unfreeze()
+
+
+class Returns:
+    """How well the critic foretells the returns. TRL keeps both to itself, but what it whitens are the advantages of a batch:
+    returns less values.
+    """
+
+    def __init__(self, critic: Any) -> None:
+        self._values = self._advantages = self._inside = torch.zeros(0)
+        critic.score.register_forward_hook(self._keep)
+
+    def __enter__(self) -> None:
+        from trl.experimental.ppo import ppo_trainer
+
+        self._trainer, self._whiten = ppo_trainer, ppo_trainer.masked_whiten
+        self._trainer.masked_whiten = self._seen
+
+    def __exit__(self, *_: object) -> None:
+        self._trainer.masked_whiten = self._whiten
+
+    def _keep(self, _score: Any, _inputs: Any, values: torch.Tensor) -> None:
+        if not torch.is_grad_enabled():  # of the roll-outs, before they are trained on
+            self._values = values.squeeze(-1)
+
+    def _seen(self, values: torch.Tensor, mask: torch.Tensor, shift_mean: bool = True) -> torch.Tensor:
+        if shift_mean:  # rewards keep their mean where they are whitened
+            self._advantages, self._inside = values, mask
+        return self._whiten(values, mask, shift_mean)
+
+    def explained_variance(self) -> float:
+        """1 - Var(returns - values) / Var(returns) over the response tokens of the last roll-outs; 0 of constant returns."""
+        steps = self._advantages.shape[1]
+        advantages = self._advantages[self._inside]
+        returns = advantages + self._values[:, -(steps + 1) : -1][self._inside]
+        spread = returns.var().item()
+        return 1.0 - advantages.var().item() / spread if spread > 0 else 0.0
 
 
 def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:

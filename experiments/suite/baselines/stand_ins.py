@@ -1,6 +1,6 @@
-"""What stands in for the parts of a PPO trainer: roll-outs by the suite's token loop, a reward on text, a critic.
+"""What stands in for the parts of a PPO trainer: a reward on text, and a critic.
 
-None of them imports the trainer; each has the shape that TRL's looks for.
+Neither imports the trainer; each has the shape that TRL's looks for.
 """
 
 from __future__ import annotations
@@ -14,81 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import LogitsProcessor
 from transformers.modeling_outputs import CausalLMOutput
 
-from bon.decoding import Responses, decode
 from bon.generation import decoded
-from bon.options import resolve_generation_config
-from bon.randomness import candidate_uniforms
 from bon.rewards import checked_scores
 from suite.baselines import TrainingTask
-
-#: Streams of random numbers derived from the seed (roll-outs have the seed itself).
-MINIBATCHES, ORDER, POOL = 1, 2, 3
-
-
-class _Record(LogitsProcessor):
-    """Keeps the logits that every token was drawn from: TRL computes the roll-outs' log-probabilities from them."""
-
-    def __init__(self) -> None:
-        self.logits: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.logits.append(scores)
-        return scores
-
-
-class RollOuts:
-    """Stands in for the policy's `generate`, once an update, with random numbers of (seed, update)."""
-
-    def __init__(self, policy: Any, task: TrainingTask, first_update: int) -> None:
-        self.policy = policy
-        self.task = task
-        self.update = first_update
-        self.tokens = 0
-        self.config = resolve_generation_config(
-            policy,
-            task.policy.tokenizer,
-            None,
-            {"temperature": task.sampling.temperature, "max_new_tokens": task.sampling.max_new_tokens},
-        )
-
-    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
-        """One response to each prompt, with the logits it was drawn from."""
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        record = _Record()
-        responses = self.draw(prompts, 1, record)
-        drawn = len(record.logits)
-        return SimpleNamespace(
-            sequences=torch.cat([input_ids, responses.token_ids[:, :drawn]], 1).clone(),
-            scores=tuple(logits.clone() for logits in record.logits),
-        )
-
-    def draw(self, prompts: Sequence[Sequence[int]], repeats: int, processor: LogitsProcessor | None = None) -> Responses:
-        """The responses of an update, `repeats` to each prompt; the global generators start afresh."""
-        seed, steps, rows = self.task.seed, self.task.sampling.max_new_tokens, len(prompts) * repeats
-        np.random.seed(np.random.SeedSequence([seed, MINIBATCHES, self.update]).generate_state(4))  # noqa: NPY002
-        torch.manual_seed(seed)
-        uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(rows)])
-        device = self.policy.device
-        responses = decode(
-            self.policy,
-            self.config,
-            prompts,
-            repeats,
-            torch.from_numpy(uniforms).to(device),
-            torch.full((rows,), steps, device=device),
-            extra_processor=processor,
-        )
-        self.update += 1
-        self.tokens += int(responses.lengths.sum())
-        return responses
-
-    def spent(self) -> int:
-        """Tokens drawn since it was last asked."""
-        tokens, self.tokens = self.tokens, 0
-        return tokens
 
 
 def text_rewards(task: TrainingTask, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import nn
 
 from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
-from suite.baselines.stand_ins import ORDER
+from suite.baselines.roll_outs import ORDER
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -106,6 +106,7 @@ def update_row(
     row["tokens"] = tokens
     row["flops"] = flops
     row["seconds"] = clock.lap()
+    row["tokens_per_second"] = tokens / row["seconds"]
     norms.clear()
     return row
 

@@ -1,0 +1,120 @@
+"""Roll-outs by the suite's own token loop, and what is told of them: lengths, endings, repetition, KL to the base policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import LogitsProcessor
+
+from bon.decoding import Responses, decode
+from bon.diversity import distinct_n
+from bon.options import resolve_generation_config
+from bon.randomness import candidate_uniforms
+from suite.baselines import TrainingTask
+
+#: Streams of random numbers derived from the seed (roll-outs have the seed itself).
+MINIBATCHES, ORDER, POOL = 1, 2, 3
+
+
+class _Record(LogitsProcessor):
+    """Keeps the logits that every token was drawn from: TRL computes the roll-outs' log-probabilities from them."""
+
+    def __init__(self) -> None:
+        self.logits: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.logits.append(scores)
+        return scores
+
+
+class RollOuts:
+    """Draws the responses of every update, with random numbers of (seed, update); PPO's policy has it for `generate`.
+
+    The trainer itself runs the reference on the responses. A hook on it compares next-token distributions there, so the
+    Rao-Blackwellised KL costs no forward pass.
+    """
+
+    def __init__(self, policy: Any, reference: nn.Module, task: TrainingTask, first_update: int) -> None:
+        self.policy = policy
+        self.task = task
+        self.update = first_update
+        self.tokens = 0
+        self.config = resolve_generation_config(
+            policy,
+            task.policy.tokenizer,
+            None,
+            {"temperature": task.sampling.temperature, "max_new_tokens": task.sampling.max_new_tokens},
+        )
+        self._logits: list[torch.Tensor] = []
+        self._lengths = torch.zeros(0, dtype=torch.long)
+        self._kl: list[float] = []
+        self._facts: dict[str, float] = {}
+        reference.register_forward_hook(self._compare)
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> SimpleNamespace:
+        """One response to each prompt, with the logits it was drawn from."""
+        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
+        responses = self.draw(prompts, 1)
+        return SimpleNamespace(
+            sequences=torch.cat([input_ids, responses.token_ids[:, : len(self._logits)]], 1).clone(),
+            scores=tuple(logits.clone() for logits in self._logits),
+        )
+
+    def draw(self, prompts: Sequence[Sequence[int]], repeats: int) -> Responses:
+        """The responses of an update, `repeats` to each prompt; the global generators start afresh."""
+        seed, steps, rows = self.task.seed, self.task.sampling.max_new_tokens, len(prompts) * repeats
+        np.random.seed(np.random.SeedSequence([seed, MINIBATCHES, self.update]).generate_state(4))  # noqa: NPY002
+        torch.manual_seed(seed)
+        uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(rows)])
+        device = self.policy.device
+        record = _Record()
+        responses = decode(
+            self.policy,
+            self.config,
+            prompts,
+            repeats,
+            torch.from_numpy(uniforms).to(device),
+            torch.full((rows,), steps, device=device),
+            extra_processor=record,
+        )
+        self.update += 1
+        self.tokens += int(responses.lengths.sum())
+        self._logits, self._lengths, self._kl = record.logits, responses.lengths, []
+        self._facts = _facts(responses, self.task.policy.tokenizer.eos_token_id)
+        return responses
+
+    def _compare(self, _reference: nn.Module, _inputs: Any, output: Any) -> None:
+        """KL of the policy's next-token distributions from the reference's on the next rows of the roll-outs, summed."""
+        steps, begin = len(self._logits), len(self._kl)
+        # Before each response token stands the position that foretells it; the last position foretells nothing.
+        reference = (output.logits[:, -(steps + 1) : -1].float() / self.task.sampling.temperature).log_softmax(-1)
+        rows = slice(begin, begin + len(reference))
+        policy = torch.stack([logits[rows] for logits in self._logits], 1).log_softmax(-1)
+        inside = torch.arange(steps, device=reference.device) < self._lengths[rows, None]
+        divergence = (policy.exp() * (policy - reference)).sum(-1)
+        self._kl += (divergence * inside).sum(1).tolist()
+
+    def facts(self) -> dict[str, float]:
+        """Of the last roll-outs: mean length, share that ended by themselves, distinct-2, and KL where there was a reference."""
+        kl = {"objective/kl_rao_blackwell": float(np.mean(self._kl))} if self._kl else {}
+        return {**self._facts, **kl}
+
+    def spent(self) -> int:
+        """Tokens drawn since it was last asked."""
+        tokens, self.tokens = self.tokens, 0
+        return tokens
+
+
+def _facts(responses: Responses, eos_token_id: int | None) -> dict[str, float]:
+    lengths = responses.lengths.tolist()
+    rows = [ids[:length].tolist() for ids, length in zip(responses.token_ids, lengths, strict=True)]
+    return {
+        "response/length": float(np.mean(lengths)),
+        "response/eos_rate": float(np.mean([bool(ids) and ids[-1] == eos_token_id for ids in rows])),
+        "response/distinct_2": distinct_n(rows, 2)[0],
+    }
