@@ -1,7 +1,9 @@
 """How the embedded models were made: a byte-level BPE, a small GPT-2 policy and two sentiment classifiers.
 
 The two classifiers read disjoint halves of the labels and have nothing in common but the tokenizer: the proxy is the policy's
-first layers, the gold reward a linear model on n-grams that begins at zero.
+first layers, the gold reward a linear model on n-grams that begins at zero. The gold reward also reads the text of the other
+half, without its labels: a first model of the same kind, which sees only gold labels, judges those reviews whole (it is right
+on 88 of 100), and the verdicts it is sure of serve as labels for crops.
 
 Both read from left to right, so one pass over a window judges every crop that starts where the window starts: position t holds
 the logit of the crop that ends at t. Training every position from the eighth on therefore trains on random crops of all
@@ -13,7 +15,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from suite.muon import Muon
 from suite.ngrams import NgramConfig, NgramForSequenceClassification
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
+LONGEST_REVIEW = 1500  # tokens; comparing all n-grams of a text with each other takes memory of its square
 FIRST_JUDGED_TOKEN = 7  # crops shorter than 8 tokens say too little to be labelled
 
 
@@ -80,6 +83,10 @@ class PretrainConfig:
     gold: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(steps=4000, batch_size=64, context=192, learning_rate=0.2, seed=2)
     )
+    gold_teacher: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(steps=2000, batch_size=64, context=192, learning_rate=0.2, seed=3)
+    )
+    """Of the first model, whose verdicts become labels."""
     gold_buckets: int = 1 << 20
     shape: Architecture = field(default_factory=Architecture)
 
@@ -237,22 +244,42 @@ def make_proxy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
 
 
 def make_gold(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
-    """The gold reward: n-grams and the labels of the split `gold`, which no other model has seen."""
+    """The gold reward: n-grams and the labels of the split `gold`, which no other model has seen.
+
+    The text of the split `proxy` is read with the labels that a first model, from the same gold labels, gives it.
+    """
     folder = Path(config.output) / "gold"
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
-    model = NgramForSequenceClassification(
-        NgramConfig(
-            vocab_size=len(tokenizer),
-            buckets=config.gold_buckets,
-            context=config.shape.context,
-            num_labels=1,
-            id2label={0: "POSITIVE"},
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    settings = NgramConfig(
+        vocab_size=len(tokenizer),
+        buckets=config.gold_buckets,
+        context=config.shape.context,
+        num_labels=1,
+        id2label={0: "POSITIVE"},
+        pad_token_id=tokenizer.pad_token_id,
     )
-    train_ngrams(model, Corpus.of(splits["gold"], tokenizer), config.gold, folder / "training.log")
+    teacher, model = NgramForSequenceClassification(settings), NgramForSequenceClassification(settings)
+    corpus = Corpus.of(splits["gold"], tokenizer)
+    train_ngrams(teacher, corpus, config.gold_teacher, folder / "teacher.log")
+    more = surely_judged(teacher, splits["proxy"], tokenizer)
+    train_ngrams(model, Corpus.of([*splits["gold"], *more], tokenizer), config.gold, folder / "training.log")
     _save(model, tokenizer, folder)
+
+
+@torch.inference_mode()
+def surely_judged(
+    model: NgramForSequenceClassification, reviews: Sequence[Review], tokenizer: PreTrainedTokenizerFast
+) -> list[Review]:
+    """The reviews with the model's verdict on the whole text for a label, but none whose logit is below half the median."""
+    texts: Any = tokenizer([review.text for review in reviews])["input_ids"]
+    logits = torch.cat([model.prefix_logits(torch.tensor([ids[:LONGEST_REVIEW]]))[:, -1] for ids in texts])
+    sure = logits.abs() >= 0.5 * logits.abs().median()
+    return [
+        replace(review, label=int(logit > 0))
+        for review, logit, kept in zip(reviews, logits.tolist(), sure.tolist(), strict=True)
+        if kept
+    ]
 
 
 PARTS = {"policy": make_policy, "proxy": make_proxy, "gold": make_gold}

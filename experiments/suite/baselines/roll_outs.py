@@ -100,7 +100,7 @@ class RollOuts:
         self._kl += (divergence * inside).sum(1).tolist()
 
     def facts(self) -> dict[str, float]:
-        """Of the last roll-outs: mean length, share that ended by themselves, distinct-2, and KL where there was a reference."""
+        """Of the last roll-outs: mean length, share that ended by itself, distinct-2, and KL where there was a reference."""
         kl = {"objective/kl_rao_blackwell": float(np.mean(self._kl))} if self._kl else {}
         return {**self._facts, **kl}
 
