@@ -31,7 +31,7 @@ from suite.policies import Judge, Policy, check_files, choose_device, load_check
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass
@@ -160,7 +160,7 @@ def compare(comparison: Comparison) -> Outcome:
 
     method = config.baseline.name
     with comparison.timed("training"):
-        training = train(_training_task(comparison, cache))
+        training = train(training_task(comparison, cache))
     last = max(training.checkpoints)
     rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
     tuned_pools = []
@@ -185,7 +185,8 @@ def compare(comparison: Comparison) -> Outcome:
     return Outcome(rows, {"base": base, method: pool}, training, found, {method: costs}, over)
 
 
-def _training_task(comparison: Comparison, cache: Path) -> TrainingTask:
+def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
+    """What the configured baseline is given; its folder is named by a hash of all that determines the result."""
     config = comparison.config
     trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in ("num_candidates", "checkpoint_candidates")}
     key = digest(

@@ -168,6 +168,7 @@ def register() -> None:
     from suite.benchmark_schema import BenchmarkConfig
     from suite.coverage import CoverageConfig
     from suite.pretraining import PretrainConfig
+    from suite.tuning import TuneConfig
 
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
@@ -176,3 +177,4 @@ def register() -> None:
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="pretrain_schema", node=PretrainConfig)
     store.store(name="coverage_schema", node=CoverageConfig)
+    store.store(name="tune_schema", node=TuneConfig)
