@@ -101,10 +101,11 @@ class RLConfig(TrainedConfig):
 
 @dataclass
 class PPOConfig(RLConfig):
-    """Of `baseline=ppo`."""
+    """Of `baseline=ppo`. The defaults are the best of the search in `results/tuning/`."""
 
     name: str = "ppo"
-    num_ppo_epochs: int = 4
+    num_mini_batches: int = 2
+    num_ppo_epochs: int = 1
     vf_coef: float = 0.1
     gamma: float = 1.0
     lam: float = 0.95
