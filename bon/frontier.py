@@ -72,8 +72,8 @@ def difference_at(
         points, of_b = costs_b, rewards_b
     else:
         points = np.broadcast_to(_points(at), (len(shares), np.size(at)))
-        of_b = _interpolated(points, costs_b, rewards_b)
-    differences = _interpolated(points, costs_a, rewards_a) - of_b
+        of_b = interpolated(points, costs_b, rewards_b)
+    differences = interpolated(points, costs_a, rewards_a) - of_b
     within = (points[0] >= costs_a[0].min() - 1e-12) & (points[0] <= costs_a[0].max() + 1e-12)
     within &= (points[0] >= costs_b[0].min() - 1e-12) & (points[0] <= costs_b[0].max() + 1e-12)
     low, high = np.quantile(differences[1:], ends, axis=0)
@@ -110,14 +110,14 @@ def equivalent_n(
         )
     ends = tails(confidence)
     shares = resample_shares(len(curve), resamples, rng)
-    found = _first_reached(shares @ curve, shares @ target)
-    value = _first_reached(curve.mean(0)[None], target.mean()[None])[0]
+    found = first_reached(shares @ curve, shares @ target)
+    value = first_reached(curve.mean(0)[None], target.mean()[None])[0]
     # Infinite samples cannot be interpolated between.
     low, high = np.quantile(found, ends, method="inverted_cdf")
     return Interval(value, low, high)
 
 
-def _first_reached(curves: Array, targets: Array) -> Array:
+def first_reached(curves: Array, targets: Array) -> Array:
     """Smallest real n at which each curve [R, N] reaches its target [R]: 1 to N, or infinity."""
     reached = curves >= targets[:, None]
     rows = np.arange(len(curves))
@@ -129,7 +129,7 @@ def _first_reached(curves: Array, targets: Array) -> Array:
     return np.where(reached.any(1), np.where(after == 0, 1.0, np.exp(log_n)), np.inf)
 
 
-def _interpolated(points: Array, costs: Array, rewards: Array) -> Array:
+def interpolated(points: Array, costs: Array, rewards: Array) -> Array:
     """Each row's rewards [R, K] at that row's points [R, M], linear in cost, whose order is that of the row."""
     order = np.argsort(costs, axis=1, kind="stable")
     costs, rewards = np.take_along_axis(costs, order, axis=1), np.take_along_axis(rewards, order, axis=1)

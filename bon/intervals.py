@@ -108,6 +108,17 @@ def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """
     from scipy.stats import t
 
+    mean, error, freedom = seeds_standard_error(values)
+    reach = t.ppf(tails(confidence)[1], freedom) * error
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def seeds_standard_error(values: ArrayLike) -> tuple[Array, Array, Array]:
+    """What `seeds_mean` is made of: the mean over seeds and prompts, its standard error and its degrees of freedom.
+
+    Raises:
+        ValueError: as `seeds_mean`.
+    """
     values = _checked_seeds(values)
     seeds, prompts = values.shape[:2]
     if seeds < 2:
@@ -121,8 +132,7 @@ def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
     total = by_seed + by_prompt - left
     spread = by_seed**2 / (seeds - 1) + by_prompt**2 / (prompts - 1) + left**2 / ((seeds - 1) * (prompts - 1))
     freedom = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), np.inf)
-    reach = t.ppf(tails(confidence)[1], freedom) * np.sqrt(total / (seeds * prompts))
-    return Interval(mean, mean - reach, mean + reach)
+    return mean, np.sqrt(total / (seeds * prompts)), freedom
 
 
 def paired_difference(
@@ -208,4 +218,5 @@ __all__ = [
     "paired_difference",
     "required_prompts",
     "seeds_mean",
+    "seeds_standard_error",
 ]

@@ -101,14 +101,20 @@ def fit_overoptimisation(
     shares = np.concatenate([np.full((1, prompts), 1 / prompts), resample_shares(prompts, resamples, rng)])
     distance = np.sqrt(np.maximum(shares @ np.broadcast_to(kl, gain.shape), 0.0))
     gains = shares @ gain
-    basis = np.stack(_basis(distance, form), axis=-1)
-    moments = np.swapaxes(basis, 1, 2) @ basis
-    alpha, beta = np.linalg.solve(moments, np.swapaxes(basis, 1, 2) @ gains[..., None])[..., 0].T
-    peak = _peak(alpha, beta, form)
+    both, off = fitted(distance, gains, form)
+    alpha, beta = both.T
+    peak = peak_distance(alpha, beta, form)
     # An infinite peak cannot be interpolated with.
     parts = [Interval(part[0], *np.quantile(part[1:], ends, method="inverted_cdf")) for part in (alpha, beta, peak)]
-    off = gains[0] - basis[0] @ (alpha[0], beta[0])
-    return OveroptimisationFit(form, parts[0], parts[1], parts[2], float(np.sqrt(np.mean(off**2))))
+    return OveroptimisationFit(form, parts[0], parts[1], parts[2], float(np.sqrt(np.mean(off[0] ** 2))))
+
+
+def fitted(distance: Array, gains: Array, form: Form) -> tuple[Array, Array]:
+    """alpha and beta of R curves [R, 2] by least squares, and what they leave [R, K]; d = sqrt(KL) and gains are [R, K]."""
+    basis = np.stack(_basis(distance, form), axis=-1)
+    moments = np.swapaxes(basis, 1, 2) @ basis
+    both = np.asarray(np.linalg.solve(moments, np.swapaxes(basis, 1, 2) @ gains[..., None])[..., 0], dtype=np.float64)
+    return both, gains - (basis @ both[..., None])[..., 0]
 
 
 def gold_decline(
@@ -159,7 +165,8 @@ def _basis(distance: Array, form: Form) -> tuple[Array, Array]:
     return distance, -distance * np.log(np.where(distance > 0, distance, 1.0))
 
 
-def _peak(alpha: Array, beta: Array, form: Form) -> Array:
+def peak_distance(alpha: Array, beta: Array, form: Form) -> Array:
+    """The d of the greatest gain, infinity where the curve never turns down."""
     turns = beta > 0
     safe = np.where(turns, beta, 1.0)
     if form == "best_of_n":
