@@ -160,7 +160,8 @@ def _grams(
     for k in range(order):
         tokens = np.unique(ids[..., k : k + places][inside], return_inverse=True)[1]
         gram = np.unique(gram * (tokens.max(initial=0) + 1) + tokens, return_inverse=True)[1]
-    once = np.unique(owner * (gram.max(initial=0) + 1) + gram)
+    codes = np.sort(owner * (gram.max(initial=0) + 1) + gram)  # np.unique would hash them, which takes far longer
+    once = codes[np.diff(codes, prepend=-1) > 0]
     owner, gram = np.divmod(once, gram.max(initial=0) + 1)
     return owner, gram, lengths
 

@@ -147,7 +147,7 @@ def compare(comparison: Comparison) -> Outcome:
     """Draw, train, draw again, and turn it all into rows."""
     config = comparison.config
     cache = located(config.cache)
-    maker = PoolMaker(cache, comparison.policy, comparison.judges, config.sampling, comparison.evaluation_prompts)
+    maker = pool_maker(comparison)
     with comparison.timed("base pool"):
         base = maker.pool(comparison.policy, config.num_candidates, config.seed)
     study = Study(base, config.seed, config.resamples)
@@ -164,12 +164,8 @@ def compare(comparison: Comparison) -> Outcome:
     last = max(training.checkpoints)
     rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
     tuned_pools = []
-    for update, folder in training.checkpoints.items():
-        tuned = load_checkpoint(comparison.policy, folder)
+    for update, tuned, pool in checkpoint_pools(comparison, maker, training):
         is_last = update == last
-        count = max(config.baseline.num_candidates, config.n) if is_last else config.baseline.checkpoint_candidates
-        with comparison.timed(f"{method} pools"):
-            pool = maker.pool(tuned, count, config.seed)
         tuned_pools.append(pool)
         with comparison.timed("evaluation"):
             if is_last:
@@ -183,6 +179,23 @@ def compare(comparison: Comparison) -> Outcome:
         found = {method: compared(study, pool, path, costs, config.n)}
         over[method] = training_overoptimisation(study, path)
     return Outcome(rows, {"base": base, method: pool}, training, found, {method: costs}, over)
+
+
+def pool_maker(comparison: Comparison) -> PoolMaker:
+    """Draws the run's pools, into its cache."""
+    cache = located(comparison.config.cache)
+    return PoolMaker(cache, comparison.policy, comparison.judges, comparison.config.sampling, comparison.evaluation_prompts)
+
+
+def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Training) -> Iterator[tuple[int, Policy, Candidates]]:
+    """Update, policy and pool of every checkpoint in turn; the last one's has the most candidates."""
+    config, last = comparison.config, max(training.checkpoints)
+    for update, folder in training.checkpoints.items():
+        tuned = load_checkpoint(comparison.policy, folder)
+        count = max(config.baseline.num_candidates, config.n) if update == last else config.baseline.checkpoint_candidates
+        with comparison.timed(f"{config.baseline.name} pools"):
+            pool = maker.pool(tuned, count, config.seed)
+        yield update, tuned, pool
 
 
 def training_task(comparison: Comparison, cache: Path) -> TrainingTask:

@@ -81,12 +81,17 @@ def request_flops(pool: Candidates, policy: Any, proxy: Any, scored_tokens: Arra
         policy, proxy: the models.
         scored_tokens: [P, N] tokens of prompt and response as the proxy counts them; as the policy does unless given.
     """
+    return request_flops_at(pool, flops_per_token(policy), flops_per_token(proxy), scored_tokens)
+
+
+def request_flops_at(pool: Candidates, policy: int, proxy: int, scored_tokens: Array | None = None) -> Array:
+    """`request_flops` where the FLOPs of one token through the policy and through the proxy are known."""
     n = np.arange(1, pool.num_candidates + 1)
     prompt = np.array([len(ids) for ids in pool.prompt_token_ids], dtype=np.float64)[:, None]
     lengths = pool.lengths.mean(1, keepdims=True)
-    drawing = flops_per_token(policy) * (prompt + n * (lengths - 1))
+    drawing = policy * (prompt + n * (lengths - 1))
     texts = prompt + lengths if scored_tokens is None else scored_tokens.mean(1, keepdims=True)
-    return drawing + np.where(n > 1, n, 0) * flops_per_token(proxy) * texts
+    return drawing + np.where(n > 1, n, 0) * proxy * texts
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,24 @@ from bon.diversity import best_of_n_distinct, self_similarity
 from bon.estimators import best_of_n_mean, win_rates
 from bon.intervals import Interval, bootstrap_mean, jackknife
 from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound, best_of_n_kl_levels
+from bon.ranks import ascending, averaged
+from bon.subsets import subset_weights
 from suite.pools import MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
 
 Array = NDArray[np.float64]
+#: (metric, kind of KL) -> [P, K] a number for each prompt, and each n from 1 to K.
+Columns = dict[tuple[str, str | None], Array]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A number with its interval. `step` is the training update (None for the base policy), `n` of best-of-n."""
+    """A number with its interval. `step` is the training update (None for the base policy), `n` of best-of-n.
+
+    `seed` is that of a training, None for a number over all of them; `setting` is what was swept, as `kl_coef=0.1`.
+    """
 
     method: str
-    seed: int
+    seed: int | None
     step: int | None
     n: int
     metric: str
@@ -35,6 +42,7 @@ class Row:
     ci_low: float | None = None
     ci_high: float | None = None
     kl_kind: str | None = None
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,17 @@ class Study:
         """Mean over prompts [P, ...] with its interval."""
         return bootstrap_mean(values, self.rng(), resamples=self.resamples)
 
+    def intervals(self, columns: Columns) -> dict[tuple[str, str | None], Interval]:
+        """The interval of every column, from one set of resampled prompts."""
+        return split_intervals(self.interval(np.concatenate(list(columns.values()), axis=1)), columns)
+
+
+def split_intervals(joined: Interval, columns: Columns) -> dict[tuple[str, str | None], Interval]:
+    """Intervals of columns that were put side by side, each its own again."""
+    ends = np.cumsum([values.shape[1] for values in columns.values()])[:-1]
+    parts = zip(*(np.split(part, ends) for part in joined), strict=True)
+    return {key: Interval(*interval) for key, interval in zip(columns, parts, strict=True)}
+
 
 def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n: int, flops: Array) -> Iterator[Row]:
     """Every metric of best-of-n for every n from 1 to N, from one pool.
@@ -61,34 +80,51 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n:
     cost more than the others: they are there for powers of two, for N and for the run's own `n`. Self-similarity ends at
     N / 2. `flops` [P, N] is what a request costs.
     """
-    best = "best_of_n" if method == "base" else f"{method}+best_of_n"
+    columns = curve_columns(study, pool, method == "base", flops)
+    intervals = study.intervals(columns)
+    for metric, kind in columns:
+        yield from policy_rows(intervals[metric, kind], method, study.seed, step, metric, kind)
+    for k, seconds in enumerate(request_seconds(pool), 1):
+        yield Row(named(method, k), study.seed, step, k, "seconds_per_request", seconds)
+    few = distinct_ns(pool, n)
+    yield from distinct_rows(study, pool, few, [named(method, k) for k in few], step)
+
+
+def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -> Columns:
+    """What `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token."""
     proxy, gold = pool.scores["proxy"], pool.scores["gold"]
     ns = range(1, pool.num_candidates + 1)
     perplexity = -(pool.ref_logprobs if pool.ref_logprobs is not None else pool.logprobs) / pool.lengths
-    columns = {
-        "proxy": best_of_n_mean(proxy),
-        "gold": best_of_n_mean(proxy, gold),
-        "win_rate": _win_rates(study, pool, ns),
-        "length": best_of_n_mean(proxy, pool.lengths),
+    columns: Columns = {
+        ("proxy", None): best_of_n_mean(proxy),
+        ("gold", None): best_of_n_mean(proxy, gold),
+        ("win_rate", None): _win_rates(study, pool, ns),
+        ("length", None): best_of_n_mean(proxy, pool.lengths),
+        ("perplexity", None): best_of_n_mean(proxy, perplexity),
+        **{("kl", kind): values for kind, values in kl_columns(pool, is_base).items()},
+        ("tokens_per_request", None): np.asarray(ns) * pool.lengths.mean(1, keepdims=True),
+        ("flops_per_request", None): flops,
     }
-    for metric, values in columns.items():
-        yield from _rows(study.interval(values), best, method, study.seed, step, metric)
-    logs = study.interval(best_of_n_mean(proxy, perplexity))
-    yield from _rows(Interval(*(np.exp(part) for part in logs)), best, method, study.seed, step, "perplexity")
-    for kind, values in kl_columns(pool, method == "base").items():
-        yield from _rows(study.interval(values), best, method, study.seed, step, "kl", kind)
-    tokens = np.arange(1, pool.num_candidates + 1) * pool.lengths.mean(1, keepdims=True)
-    yield from _rows(study.interval(tokens), best, method, study.seed, step, "tokens_per_request")
-    yield from _rows(study.interval(flops), best, method, study.seed, step, "flops_per_request")
-    draw, score = seconds_per_candidate(pool)
-    for k in ns:
-        seconds = draw if k == 1 else k * (draw + score)
-        yield Row(method if k == 1 else best, study.seed, step, k, "seconds_per_request", seconds)
     similar = self_similarity(pool.token_ids, pool.lengths, proxy)[:, : pool.num_candidates // 2]
-    if similar.size:
-        yield from _rows(study.interval(similar), best, method, study.seed, step, "self_similarity")
-    few = sorted({*(2**k for k in range(20) if 2**k <= pool.num_candidates), pool.num_candidates, n})
-    yield from distinct_rows(study, pool, few, [method if k == 1 else best for k in few], step)
+    return {**columns, ("self_similarity", None): similar} if similar.size else columns
+
+
+def named(method: str, n: int) -> str:
+    """What best-of-n of a policy is called; for n = 1 that is the policy itself."""
+    if n == 1:
+        return method
+    return "best_of_n" if method == "base" else f"{method}+best_of_n"
+
+
+def request_seconds(pool: Candidates) -> list[float]:
+    """Seconds of a request by best-of-n, for every n: drawing, and for n > 1 scoring."""
+    draw, score = seconds_per_candidate(pool)
+    return [draw if n == 1 else n * (draw + score) for n in range(1, pool.num_candidates + 1)]
+
+
+def distinct_ns(pool: Candidates, n: int) -> list[int]:
+    """The n of which distinct n-grams are counted: powers of two, N, and the run's own."""
+    return sorted({*(2**k for k in range(20) if 2**k <= pool.num_candidates), pool.num_candidates, n})
 
 
 def kl_columns(pool: Candidates, is_base: bool) -> dict[str, Array]:
@@ -97,7 +133,10 @@ def kl_columns(pool: Candidates, is_base: bool) -> dict[str, Array]:
     n = np.arange(1, pool.num_candidates + 1)
     bound = np.broadcast_to(best_of_n_kl_bound(n), proxy.shape)
     if is_base:
-        by_probability = [best_of_n_mean(proxy, best_of_n_kl_beirami(k, pool.logprobs))[:, k - 1] for k in n]
+        logprobs, groups, _ = ascending(proxy, pool.logprobs)
+        by_probability = [
+            np.dot(averaged(best_of_n_kl_beirami(k, logprobs), groups), subset_weights(pool.num_candidates, int(k))) for k in n
+        ]
         return {"bound": bound, "beirami": np.stack(by_probability, axis=1), "levels": best_of_n_kl_levels(proxy)}
     if MONTE_CARLO not in pool.scores:
         return {}
@@ -110,17 +149,21 @@ def kl_columns(pool: Candidates, is_base: bool) -> dict[str, Array]:
 
 def checkpoint_rows(study: Study, pool: Candidates, method: str, step: int) -> Iterator[Row]:
     """Reward, win rate, length and measured KL of a policy in the middle of its training (n = 1)."""
-    values = {
-        "proxy": pool.scores["proxy"].mean(1),
-        "gold": pool.scores["gold"].mean(1),
-        "win_rate": _win_rates(study, pool, [1])[:, 0],
-        "length": pool.lengths.mean(1),
+    columns = checkpoint_columns(study, pool)
+    for (metric, kind), interval in study.intervals(columns).items():
+        yield from policy_rows(interval, method, study.seed, step, metric, kind)
+
+
+def checkpoint_columns(study: Study, pool: Candidates) -> Columns:
+    """What `checkpoint_rows` averages over prompts: [P, 1] each."""
+    kl: Columns = {("kl", kind): matrix[:, :1] for kind, matrix in kl_columns(pool, False).items() if kind != "bound"}
+    return {
+        ("proxy", None): pool.scores["proxy"].mean(1, keepdims=True),
+        ("gold", None): pool.scores["gold"].mean(1, keepdims=True),
+        ("win_rate", None): _win_rates(study, pool, [1]),
+        ("length", None): pool.lengths.mean(1, keepdims=True),
+        **kl,
     }
-    for metric, column in values.items():
-        yield _row(study.interval(column), method, study.seed, step, 1, metric)
-    for kind, matrix in kl_columns(pool, False).items():
-        if kind != "bound":
-            yield _row(study.interval(matrix[:, 0]), method, study.seed, step, 1, "kl", kind)
 
 
 def distinct_rows(study: Study, pool: Candidates, ns: Sequence[int], names: Sequence[str], step: int | None) -> Iterator[Row]:
@@ -161,12 +204,12 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What `write_rows` wrote."""
+    """What `write_rows` wrote, also before there were settings."""
     with path.open(newline="", encoding="utf-8") as file:
         return [
             Row(
                 method=line["method"],
-                seed=int(line["seed"]),
+                seed=int(line["seed"]) if line["seed"] else None,
                 step=int(line["step"]) if line["step"] else None,
                 n=int(line["n"]),
                 metric=line["metric"],
@@ -174,6 +217,7 @@ def read_rows(path: Path) -> list[Row]:
                 ci_low=float(line["ci_low"]) if line["ci_low"] else None,
                 ci_high=float(line["ci_high"]) if line["ci_high"] else None,
                 kl_kind=line["kl_kind"] or None,
+                setting=line.get("setting") or "",
             )
             for line in csv.DictReader(file)
         ]
@@ -185,13 +229,14 @@ def _win_rates(study: Study, pool: Candidates, ns: Sequence[int]) -> Array:
     return win_rates(pool.scores["proxy"], list(ns), opponent=opponent, values=pool.scores["gold"])
 
 
-def _row(interval: Interval, method: str, seed: int, step: int | None, n: int, metric: str, kl_kind: str | None = None) -> Row:
-    return Row(method, seed, step, n, metric, float(interval.value), float(interval.low), float(interval.high), kl_kind)
+def _row(interval: Interval, method: str, seed: int, step: int | None, n: int, metric: str) -> Row:
+    return Row(method, seed, step, n, metric, float(interval.value), float(interval.low), float(interval.high))
 
 
-def _rows(
-    curve: Interval, best: str, method: str, seed: int, step: int | None, metric: str, kl_kind: str | None = None
+def policy_rows(
+    curve: Interval, method: str, seed: int | None, step: int | None, metric: str, kl_kind: str | None, setting: str = ""
 ) -> Iterator[Row]:
-    parts = (np.atleast_1d(part) for part in curve)
-    for n, (value, low, high) in enumerate(zip(*parts, strict=True), 1):
-        yield _row(Interval(value, low, high), method if n == 1 else best, seed, step, n, metric, kl_kind)
+    """The rows of one column of `curve_columns`, whose interval is [K]; perplexity is what its logarithm stands for."""
+    for n, parts in enumerate(zip(*curve, strict=True), 1):
+        value, low, high = (float(np.exp(part)) if metric == "perplexity" else float(part) for part in parts)
+        yield Row(named(method, n), seed, step, n, metric, value, low, high, kl_kind, setting)

@@ -57,8 +57,9 @@ class Findings:
 
     Attributes:
         paired: best-of-n minus the tuned policy, prompt by prompt.
-        detectable: the difference that this many prompts find with a power of 80%.
-        prompts_needed: the prompts that find a difference of `WORTH_FINDING`.
+        detectable: the difference that this many prompts find with a power of 80%; None over several training seeds, which
+            scatter too.
+        prompts_needed: the prompts that find a difference of `WORTH_FINDING`; None over several training seeds.
         equivalent_n: the n whose best-of-n has the tuned policy's gold reward.
         break_even: the requests after which training has paid for itself, in FLOPs, against best-of-n of equal gold reward.
         equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
@@ -67,8 +68,8 @@ class Findings:
     n: int
     num_candidates: int
     paired: Difference
-    detectable: float
-    prompts_needed: int
+    detectable: float | None
+    prompts_needed: int | None
     equivalent_n: Interval
     break_even: BreakEven
     equal_kl: dict[float, Interval]
@@ -89,8 +90,7 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs, 
     target = tuned.scores["gold"].mean(1)
     difference = curve[:, n - 1] - target
     bound = best_of_n_kl_bound(np.arange(1, base.num_candidates + 1))
-    reach = min(float(bound[-1]), float(path.kl.mean(0).max()))
-    at = [kl for kl in (0.5, 1.0, 2.0, 3.0, 4.0) if kl <= reach]
+    at = common_kls(float(bound[-1]), float(path.kl.mean(0).max()))
     equal = difference_at(Frontier(bound, curve), Frontier(path.kl, path.gold), study.rng(), at, resamples=study.resamples)
     worth = equivalent_n(curve, target, study.rng(), resamples=study.resamples)
     return Findings(
@@ -103,6 +103,11 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs, 
         break_even=break_even(costs, worth),
         equal_kl={kl: Interval(*parts) for kl, *parts in zip(at, *equal, strict=True)},
     )
+
+
+def common_kls(*reached: float) -> list[float]:
+    """The KLs, in nats, at which frontiers that reach so far are compared."""
+    return [kl for kl in (0.5, 1.0, 2.0, 3.0, 4.0) if kl <= min(reached)]
 
 
 def best_of_n_overoptimisation(study: Study) -> Overoptimisation:
@@ -130,7 +135,7 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
     """Each finding in a sentence, warnings last."""
     lines: list[str] = []
     for method, found in findings.items():
-        d, name, best = found.paired, title(method), f"best-of-{found.n}"
+        d, name, best = found.paired, _named(method), f"best-of-{found.n}"
         clear = (
             f"{best if d.value > 0 else name} is better" if d.low > 0 or d.high < 0 else "the difference is not significant"
         )
@@ -138,10 +143,11 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
             f"Gold reward of {best} minus {name}, paired over {num_prompts} prompts: {d.value:+.3f} "
             f"(95% interval {d.low:+.3f} to {d.high:+.3f}, p = {d.p_value:.3g}): {clear}."
         )
-        lines.append(
-            f"This run can see differences of {found.detectable:.3f} (power 80%); "
-            f"a difference of {WORTH_FINDING:g} takes {found.prompts_needed:,} prompts."
-        )
+        if found.detectable is not None and found.prompts_needed is not None:
+            lines.append(
+                f"This run can see differences of {found.detectable:.3f} (power 80%); "
+                f"a difference of {WORTH_FINDING:g} takes {found.prompts_needed:,} prompts."
+            )
         lines.append(_worth(name, found))
         lines.append(_pays_off(name, found.break_even))
         if found.equal_kl:
@@ -154,11 +160,17 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
         decline = result.decline
         if decline.declines:
             lines.append(
-                f"WARNING: {title(method)} over-optimises the proxy: past its peak gold falls by {-decline.gold.value:.2f} "
+                f"WARNING: {_named(method)} over-optimises the proxy: past its peak gold falls by {-decline.gold.value:.2f} "
                 f"[{-decline.gold.high:.2f}, {-decline.gold.low:.2f}] while proxy rises by {decline.proxy.value:.2f}. "
                 "Stop earlier, or use a better proxy."
             )
     return lines
+
+
+def _named(method: str) -> str:
+    """The name of a method; behind a space stands the setting it was trained with."""
+    method, _, setting = method.partition(" ")
+    return f"{title(method)} ({setting})" if setting else title(method)
 
 
 def _worth(name: str, found: Findings) -> str:

@@ -232,7 +232,7 @@ def test_csv_round_trip(rows, study, tuned, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
     with (tmp_path / "metrics.csv").open(newline="") as file:
         header = next(csv.reader(file))
-    assert header == ["method", "seed", "step", "n", "metric", "value", "ci_low", "ci_high", "kl_kind"]
+    assert header == ["method", "seed", "step", "n", "metric", "value", "ci_low", "ci_high", "kl_kind", "setting"]
 
 
 def test_csv_is_whole_or_not_there(tmp_path):
