@@ -168,6 +168,7 @@ def register() -> None:
     from suite.benchmark_schema import BenchmarkConfig
     from suite.coverage import CoverageConfig
     from suite.pretraining import PretrainConfig
+    from suite.studies.schema import ReproduceConfig
     from suite.tuning import TuneConfig
 
     store = ConfigStore.instance()
@@ -178,3 +179,4 @@ def register() -> None:
     store.store(name="pretrain_schema", node=PretrainConfig)
     store.store(name="coverage_schema", node=CoverageConfig)
     store.store(name="tune_schema", node=TuneConfig)
+    store.store(name="reproduce_schema", node=ReproduceConfig)

@@ -133,9 +133,9 @@ def compose_config():
     """compose_config(*overrides, config_name="config") -> what Hydra would hand to the command."""
     register()
 
-    def composed(*overrides, config_name="config"):
+    def composed(*overrides, config_name="config", **options):
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            return compose(config_name, overrides=list(overrides))
+            return compose(config_name, overrides=list(overrides), **options)
 
     return composed
 

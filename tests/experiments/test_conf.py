@@ -11,6 +11,7 @@ from suite.command import REPOSITORY
 from suite.comparison import prepare
 from suite.pretraining import PretrainConfig
 from suite.schema import RunConfig, checked_config
+from suite.studies.schema import ReproduceConfig
 
 CONF = REPOSITORY / "conf"
 GROUPS = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
@@ -72,6 +73,7 @@ def test_experiments_hold_only_what_differs(compose_config):
     for choice in GROUPS["experiment"]:
         special = OmegaConf.load(CONF / "experiment" / f"{choice}.yaml")
         special.pop("defaults", None)
+        special.pop("hydra", None)  # of a sweep
         composed = dict(leaves(OmegaConf.to_container(compose_config(f"experiment={choice}"))))
         for key, value in leaves(OmegaConf.to_container(special)):
             assert composed[key] == value
@@ -112,6 +114,7 @@ def test_every_combination_gets_ready(configure, fewer_reviews, task, sampling):
             "experiment": experiment,
         }
         few = ["baseline.num_prompts=64"] if baseline == "bon_sft" else []
+        few += ["num_prompts=64"] if experiment == "kl_frontier" else []
         config = configure(*(f"{group}={choice}" for group, choice in choices.items() if choice), *few)
         config.check()
         ready = prepare(config)
@@ -137,6 +140,19 @@ def test_names_of_runs_differ(configure, fewer_reviews):
     assert len(set(names)) == len(settings)
     assert prepare(configure(*small)).name == names[0]
     assert prepare(configure(*small, "name=mine")).name == "mine"
+
+
+def test_the_sweep_of_the_frontier_is_that_of_the_study(compose_config):
+    composed = compose_config("experiment=kl_frontier", return_hydra_config=True)
+    swept = {key: [float(value) for value in str(values).split(",")] for key, values in composed.hydra.sweeper.params.items()}
+    study = ReproduceConfig().frontier
+    assert swept == {"baseline.kl_coef": study.kl_coefs, "seed": study.seeds}
+    assert (composed.num_prompts, composed.num_candidates) == (study.num_prompts, study.num_candidates)
+    assert max(study.kl_coefs) / min(study.kl_coefs) >= 100
+
+
+def test_reproduction_composes(compose_config):
+    assert OmegaConf.to_object(compose_config(config_name="reproduce")) == ReproduceConfig()
 
 
 def test_pretraining_composes(compose_config):

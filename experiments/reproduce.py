@@ -1,0 +1,37 @@
+"""Rebuild every figure and table from what `results/` holds; `--from-scratch` runs the studies again. See --help."""
+
+# isort: off
+from suite.command import command, job  # first: the package says in one line what is not installed
+
+# isort: on
+import sys
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from suite.schema import register
+from suite.studies.schema import ReproduceConfig
+
+
+@hydra.main(config_path="../conf", config_name="reproduce", version_base="1.3")
+@job
+def main(composed: DictConfig) -> None:
+    """Check, rebuild or run, compare, say what differs."""
+    config: ReproduceConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    config.check()
+    from suite.figures import draw  # models and matplotlib only once the keys are known to be right
+    from suite.readme import update
+    from suite.studies.reproduction import reproduce
+
+    found = reproduce(config, draw, update)
+    for study, lines in found.items():
+        print("\n".join(f"{study}: {line}" for line in lines), end="\n" if lines else "")
+    if any(found.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    register()
+    # Hydra's own command line knows key=value only.
+    sys.argv = ["from_scratch=true" if argument == "--from-scratch" else argument for argument in sys.argv]
+    command(main)

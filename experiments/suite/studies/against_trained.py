@@ -1,0 +1,75 @@
+"""Best-of-n against trained policies: the numbers and findings that `frontier` and `weak_proxy` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bon.intervals import Interval
+from suite.evaluation import Row, Study, curve_rows, write_rows
+from suite.findings import Overoptimisation, as_json, best_of_n_overoptimisation, sentences
+from suite.manifest import write_json
+from suite.studies.over_seeds import (
+    Measured,
+    compared_over_seeds,
+    equal_kl,
+    final_policies,
+    measured,
+    overoptimisation_over_seeds,
+    path_over_seeds,
+    rows_of_training,
+    rows_over_seeds,
+)
+from suite.studies.store import Stored
+
+
+def base_rows(study: Study, stored: Stored, n: int) -> list[Row]:
+    """Best-of-n of the base policy for every n; these rows belong to no training seed."""
+    flops = stored.request_flops(stored.base)
+    return [replace(row, seed=None) for row in curve_rows(study, stored.base, "base", None, n, flops)]
+
+
+def rebuild(folder: Path, name: str, stored: Stored) -> None:
+    """Write `metrics.csv` and `findings.json` of a study whose settings have an `n`."""
+    n = stored.settings.n
+    study = Study(stored.base, 0, stored.resamples)
+    groups = {label: [measured(study, stored, trained, n) for trained in group] for label, group in stored.groups().items()}
+    rows = base_rows(study, stored, n)
+    for group in groups.values():
+        rows += [row for found in group for row in rows_of_training(study, found)]
+        rows += rows_over_seeds(group)
+    write_rows(rows, folder / "metrics.csv")
+    write_json(folder / "findings.json", {"study": name, **_findings(study, stored, groups)})
+
+
+def _findings(study: Study, stored: Stored, groups: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
+    flops = stored.request_flops(stored.base)
+    found = {label: compared_over_seeds(study, group, flops, stored.settings.n) for label, group in groups.items()}
+    over: dict[str, Overoptimisation] = {"best_of_n": best_of_n_overoptimisation(study)}
+    over.update({label: overoptimisation_over_seeds(path_over_seeds(study, group)) for label, group in groups.items()})
+    told = as_json(found, over)
+    for label, group in groups.items():
+        first = group[0].trained
+        seeds = [each.trained.seed for each in group]
+        told["compared"][label].update(method=first.method, setting=first.setting, seeds=seeds)
+    swept: dict[str, list[Sequence[Measured]]] = {}
+    for group in groups.values():
+        if group[0].trained.setting:
+            swept.setdefault(group[0].trained.method, []).append(group)
+    frontiers = {method: final_policies(study, together) for method, together in swept.items()}
+    told["equal_kl"] = {method: _points(equal_kl(study, path.kl, path.gold)) for method, path in frontiers.items()}
+    told["sentences"] = [_design(stored), *sentences(found, over, study.base.num_prompts)]
+    return told
+
+
+def _design(stored: Stored) -> str:
+    counts = ", ".join(f"{label} with {len(group)}" for label, group in stored.groups().items())
+    return f"Training seeds: {counts}. Every interval of a trained policy is over its seeds and the prompts."
+
+
+def _points(differences: Mapping[float, Interval]) -> list[dict[str, float]]:
+    return [
+        {"kl": kl, **{name: float(part) for name, part in interval._asdict().items()}} for kl, interval in differences.items()
+    ]

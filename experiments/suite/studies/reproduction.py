@@ -1,0 +1,90 @@
+"""What `experiments/reproduce.py` does: studies from what is stored, or from scratch; then tables, figures and README."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from suite.command import located
+from suite.studies import study
+from suite.studies.agreement import disagreements, numbers
+from suite.studies.schema import ReproduceConfig
+
+
+def reproduce(
+    config: ReproduceConfig, draw: Callable[[str, Path], list[Path]], update_readme: Callable[[], object]
+) -> dict[str, list[str]]:
+    """Write numbers and figures of `config.studies` anew; from scratch, run them again and compare.
+
+    Args:
+        config: checked.
+        draw: draws all figures of a study from its folder.
+        update_readme: writes numbers and captions into the README.
+
+    Returns:
+        Study -> what disagrees with the committed numbers, a line each; empty lists when all is well or nothing was compared.
+
+    Raises:
+        UserError: what a study needs is missing, of another schema, or damaged.
+    """
+    results = located(config.results)
+    kept = [name for name in config.studies if not config.from_scratch or (results / name).exists()]
+    for name in kept:
+        _rebuild(name, results / name, draw)
+    found: dict[str, list[str]] = {name: [] for name in config.studies}
+    if config.from_scratch:
+        for name in config.studies:
+            again = _from_scratch(config, name)
+            if name in kept:
+                found[name] = _compared(name, again, results / name)
+            else:
+                _install(again, results / name)
+                _rebuild(name, results / name, draw)
+    update_readme()
+    return found
+
+
+def _from_scratch(config: ReproduceConfig, name: str) -> Path:
+    """Run a study; what was drawn and trained before is read from the cache."""
+    start = time.perf_counter()
+    folder = located(config.output) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    study(name).run(config, folder)
+    study(name).rebuild(folder)
+    print(f"{name}: run from scratch in {_duration(time.perf_counter() - start)}, in {folder}", flush=True)
+    return folder
+
+
+def _rebuild(name: str, folder: Path, draw: Callable[[str, Path], list[Path]]) -> None:
+    start = time.perf_counter()
+    study(name).rebuild(folder)
+    figures = draw(name, folder)
+    print(f"{name}: rebuilt in {_duration(time.perf_counter() - start)}, {len(figures)} figures in {folder}", flush=True)
+
+
+def _compared(name: str, again: Path, committed: Path) -> list[str]:
+    if not (again / "metrics.csv").is_file():
+        print(f"{name}: speeds belong to the machine and are not compared", flush=True)
+        return []
+    lines = disagreements(again, committed)
+    told = "all agree" if not lines else f"{len(lines)} disagree"
+    print(f"{name}: {len(numbers(committed))} numbers compared with {committed}, {told}", flush=True)
+    return lines
+
+
+def _install(again: Path, folder: Path) -> None:
+    """The first results of a study, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        copy = Path(scratch) / folder.name
+        shutil.copytree(again, copy)
+        copy.rename(folder)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

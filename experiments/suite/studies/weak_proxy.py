@@ -1,0 +1,71 @@
+"""Over-optimisation: best-of-n and PPO against a proxy that few reviews have taught, judged by the usual gold reward."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from suite import imdb, pretraining
+from suite.command import UserError, located
+from suite.policies import check_files
+from suite.pools import digest
+from suite.schema import RunConfig
+from suite.studies import against_trained
+from suite.studies.drawing import draw, run_config
+from suite.studies.schema import ReproduceConfig, WeakProxyConfig
+from suite.studies.store import load_study
+
+_FORMAT = 1
+
+
+def run(config: ReproduceConfig, folder: Path) -> None:
+    """Teach the proxy, draw, train against it, and store it all."""
+    settings = config.weak_proxy
+    shared = (
+        *config.overrides,
+        f"cache={config.cache}",
+        f"num_prompts={settings.num_prompts}",
+        f"num_candidates={settings.num_candidates}",
+        f"n={settings.n}",
+        "baseline=ppo",
+        f"baseline.kl_coef={settings.kl_coef}",
+        f"baseline.updates={settings.updates}",
+    )
+    proxy = weak_proxy(run_config(*shared), settings)
+    judged = (*shared, f"reward.proxy.path={proxy}", "reward.proxy.label=POSITIVE")
+    draw("weak_proxy", folder, settings, [("", run_config(*judged, f"seed={seed}")) for seed in settings.seeds])
+
+
+def rebuild(folder: Path) -> None:
+    """Write `metrics.csv` and `findings.json` from the stored pools."""
+    against_trained.rebuild(folder, "weak_proxy", load_study(folder, "weak_proxy", WeakProxyConfig))
+
+
+def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
+    """The folder of the proxy that `settings.labels` reviews have taught, made as the embedded one is; cached.
+
+    Raises:
+        UserError: the policy is not a folder, or there are fewer reviews.
+    """
+    policy = located(run.policy.path)
+    check_files(run.policy.path, "policy.path")
+    if not policy.is_dir():
+        raise UserError(f"policy.path={run.policy.path}: the weak proxy starts from a policy in a folder; use policy=tiny")
+    splits = imdb.split_reviews(imdb.read_wheel())
+    if settings.labels > len(splits["proxy"]):
+        raise UserError(f"weak_proxy.labels={settings.labels}: the split `proxy` has {len(splits['proxy'])} reviews")
+    weights = hashlib.sha256((policy / "model.safetensors").read_bytes()).hexdigest()
+    key = digest({"format": _FORMAT, "policy": weights, "labels": settings.labels, "steps": settings.steps})
+    folder = located(run.cache) / "weak_proxy" / key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+            making = Path(scratch) / "models"
+            shutil.copytree(policy, making / "policy")
+            recipe = pretraining.PretrainConfig(output=str(making))
+            recipe.proxy.steps, recipe.proxy.warmup_steps = settings.steps, max(settings.steps // 10, 1)
+            pretraining.make_proxy(recipe, {**splits, "proxy": splits["proxy"][: settings.labels]})
+            making.rename(folder)
+    return folder / "proxy"
