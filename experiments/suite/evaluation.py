@@ -24,10 +24,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Row:
-    """A number with its interval. `step` is the training update (None for the base policy), `n` of best-of-n."""
+    """A number with its interval. `step` is the training update (None for the base policy), `n` of best-of-n.
+
+    `seed` is None in a row over all training seeds; `setting` says what was swept, for example `kl_coef=0.1`.
+    """
 
     method: str
-    seed: int
+    seed: int | None
     step: int | None
     n: int
     metric: str
@@ -35,6 +38,7 @@ class Row:
     ci_low: float | None = None
     ci_high: float | None = None
     kl_kind: str | None = None
+    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,12 +165,12 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What `write_rows` wrote."""
+    """What `write_rows` wrote; files from before there were settings too."""
     with path.open(newline="", encoding="utf-8") as file:
         return [
             Row(
                 method=line["method"],
-                seed=int(line["seed"]),
+                seed=int(line["seed"]) if line["seed"] else None,
                 step=int(line["step"]) if line["step"] else None,
                 n=int(line["n"]),
                 metric=line["metric"],
@@ -174,6 +178,7 @@ def read_rows(path: Path) -> list[Row]:
                 ci_low=float(line["ci_low"]) if line["ci_low"] else None,
                 ci_high=float(line["ci_high"]) if line["ci_high"] else None,
                 kl_kind=line["kl_kind"] or None,
+                setting=line.get("setting") or "",
             )
             for line in csv.DictReader(file)
         ]

@@ -167,7 +167,7 @@ def test_both_policies_answer_the_same_prompts(folder):
 
 def test_metrics(folder, rows):
     header = (folder / "metrics.csv").read_text().splitlines()[0]
-    assert header == "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind"
+    assert header == "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind,setting"
     assert {row.method for row in rows} == {"base", "best_of_n", "ppo", "ppo+best_of_n"}
     needed = {"proxy", "gold", "win_rate", "kl", "length", "perplexity", "distinct_1", "distinct_2", "distinct_3",
               "self_similarity", "tokens_per_request", "flops_per_request", "seconds_per_request",
