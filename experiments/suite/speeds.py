@@ -145,3 +145,20 @@ def write_csv(speeds: Sequence[Speed], path: Path) -> None:
         for speed in speeds:
             row = asdict(speed)
             writer.writerow({key: "" if isinstance(value, float) and np.isnan(value) else value for key, value in row.items()})
+
+
+def read_csv(path: Path) -> list[Speed]:
+    """What `write_csv` wrote."""
+    numbers = ("median", "lowest", "highest", "ratio", "share")
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Speed(
+                what=row["what"],
+                n=int(row["n"]) if row["n"] else None,
+                contender=row["contender"],
+                unit=row["unit"],
+                note=row["note"],
+                **{name: float(row[name] or "nan") for name in numbers},
+            )
+            for row in csv.DictReader(file)
+        ]

@@ -121,12 +121,12 @@ def test_the_bound_is_called_one_in_the_table(first):
 def test_files(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "wandb" not in path.parts}
     drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost")
-    figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
+    figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf", "svg")}
     plain = {"metrics.csv", "findings.json", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt",
              "config.yaml", "manifest.json"}  # fmt: skip
     assert names == plain | figures
     for name in figures:
-        assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+        assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF", b"<?xm")
 
 
 @pytest.mark.parametrize(("name", "candidates"), [("candidates.parquet", CANDIDATES), ("candidates_ppo.parquet", 4)])
