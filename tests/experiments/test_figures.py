@@ -245,7 +245,7 @@ def test_reward_against_cost_reads_flops_and_reward_of_the_same_n(axes, rows):
     x, y = line(axes, "best-of-n").get_data()
     assert x.tolist() == [1000.0 * n for n in range(1, 9)]
     assert y.tolist() == [row.value for row in rows if row.method in ("base", "best_of_n") and row.metric == "gold"]
-    assert set(labels(axes)) == {"best-of-n", "PPO + best-of-n", "base policy", "PPO"}
+    assert set(labels(axes)) == {"best-of-n", "PPO + best-of-n", "base policy", "PPO, n = 1"}
 
 
 def test_total_costs_cross_at_the_break_even(axes):

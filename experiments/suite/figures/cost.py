@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bon.intervals import Interval
 from suite.cost import Costs, break_even
@@ -36,8 +37,9 @@ def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         costs, values = [x for x, _ in pairs if x], [y for x, y in pairs if x and y]
         at = list(range(len(costs)))
         if costs and len(costs) == len(values):
-            error_bars(axes, curve(at, costs), curve(at, values), method, title(method), "none")
+            error_bars(axes, curve(at, costs), curve(at, values), method, f"{title(method)}, n = 1", "none")
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("FLOPs per request (n grows to the right)")
     axes.set_ylabel(LABELS[metric])
 
