@@ -235,6 +235,18 @@ def test_csv_round_trip(rows, study, tuned, tmp_path):
     assert header == ["method", "seed", "step", "n", "metric", "value", "ci_low", "ci_high", "kl_kind", "setting"]
 
 
+def test_rows_over_all_seeds_and_of_a_setting(tmp_path):
+    written = [Row("ppo", None, 8, 1, "gold", 1.5, 1.0, 2.0, setting="kl_coef=0.1"), Row("ppo", 0, 8, 1, "gold", 1.25)]
+    write_rows(written, tmp_path / "metrics.csv")
+    assert read_rows(tmp_path / "metrics.csv") == written
+
+
+def test_files_without_settings_are_read(tmp_path):
+    header = "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind"
+    (tmp_path / "metrics.csv").write_text(f"{header}\nbase,0,,1,proxy,1.0,,,\n")
+    assert read_rows(tmp_path / "metrics.csv") == [Row("base", 0, None, 1, "proxy", 1.0)]
+
+
 def test_csv_is_whole_or_not_there(tmp_path):
     write_rows([Row("base", 0, None, 1, "proxy", 1.0)], tmp_path / "metrics.csv")
     before = (tmp_path / "metrics.csv").read_text()

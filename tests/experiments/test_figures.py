@@ -1,5 +1,7 @@
 """Figures, read back from their axes and their files."""
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -9,8 +11,13 @@ from bon.intervals import Interval
 from suite import figures
 from suite.cost import Costs, break_even
 from suite.evaluation import Study, checkpoint_rows, curve_rows, select, training_rows
+from suite.figures import page
+from suite.figures.cost import reward_vs_cost, total_cost
+from suite.figures.reward_distribution import reward_distribution
+from suite.figures.reward_vs_kl import reward_vs_kl
+from suite.figures.reward_vs_n import reward_vs_n
 
-FILES = {f"{name}.{kind}" for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution") for kind in ("png", "pdf")}
+FILES = {f"{name}.{kind}" for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution") for kind in ("png", "pdf", "svg")}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def line(axes, label):
 
 @pytest.mark.parametrize("metric", ["proxy", "gold"])
 def test_reward_against_n(axes, rows, metric):
-    figures.reward_vs_n(axes, rows, metric)
+    reward_vs_n(axes, rows, metric)
     assert axes.get_xscale() == "log"
     assert axes.xaxis.get_transform().base == 2
     assert axes.get_xlabel() == "n (candidates a prompt)"
@@ -64,7 +71,7 @@ def test_reward_against_n(axes, rows, metric):
 
 
 def test_the_tuned_policy_is_a_level_of_its_last_checkpoint(axes, rows):
-    figures.reward_vs_n(axes, rows, "gold")
+    reward_vs_n(axes, rows, "gold")
     (last,) = select(rows, method="ppo", metric="gold", n=1, step=4)
     assert set(line(axes, "PPO").get_ydata()) == {last.value}
     x, y = line(axes, "PPO + best-of-n").get_data()
@@ -73,7 +80,7 @@ def test_the_tuned_policy_is_a_level_of_its_last_checkpoint(axes, rows):
 
 
 def test_the_bands_are_the_intervals(axes, rows):
-    figures.reward_vs_n(axes, rows, "proxy")
+    reward_vs_n(axes, rows, "proxy")
     curve = [row for row in rows if row.method in ("base", "best_of_n") and row.metric == "proxy"]
     corners = axes.collections[0].get_paths()[0].vertices
     for row in curve:
@@ -84,21 +91,21 @@ def test_the_bands_are_the_intervals(axes, rows):
 
 @pytest.mark.parametrize("metric", ["proxy", "gold"])
 def test_reward_against_kl_says_which_kl(axes, rows, metric):
-    figures.reward_vs_kl(axes, rows, metric)
+    reward_vs_kl(axes, rows, metric)
     assert axes.get_xlabel() == "KL to the base policy (nats per response)"
     assert axes.get_ylabel() == f"{metric} reward (logit)"
     names = labels(axes)
-    assert len(names) == len(set(names)) == 3
+    assert len(names) == len(set(names)) == 2
     assert sum("bound" in name for name in names) == 1
     assert sum("measured" in name for name in names) == 1
-    assert all("best-of-n" in name for name in names if "bound" in name or "estimate" in name)
+    assert all("best-of-n" in name for name in names if "bound" in name)
     assert all("PPO" in name for name in names if "measured" in name)
 
 
 def test_points_of_reward_against_kl(axes, rows, pools):
-    figures.reward_vs_kl(axes, rows, "gold")
+    reward_vs_kl(axes, rows, "gold")
     n = np.arange(1, 9)
-    x, y = line(axes, "best-of-n, KL upper bound").get_data()
+    x, y = line(axes, "best-of-n, KL upper bound (estimates agree)").get_data()
     assert x == pytest.approx(np.log(n) - (n - 1) / n)
     assert y[0] == pytest.approx(pools["base"].scores["gold"].mean())
     points = line(axes, "PPO over training, measured KL")[0]
@@ -108,9 +115,17 @@ def test_points_of_reward_against_kl(axes, rows, pools):
     assert points.get_ydata() == pytest.approx([pools["base"].scores["gold"].mean(), gold[:, :2].mean(), gold.mean()])
 
 
+def test_an_estimate_of_kl_is_drawn_where_it_departs_from_the_bound(axes, rows):
+    low = [replace(row, value=0.98 * row.value) if row.kl_kind == "levels" else row for row in rows]
+    reward_vs_kl(axes, low, "gold")
+    assert labels(axes)[:2] == ["best-of-n, KL upper bound", "best-of-n, KL from tied scores"]
+    n = np.arange(1, 9)
+    assert line(axes, "best-of-n, KL from tied scores").get_xdata() == pytest.approx(0.98 * (np.log(n) - (n - 1) / n))
+
+
 @pytest.mark.parametrize("metric", ["proxy", "gold"])
 def test_distributions_are_densities(axes, pools, metric):
-    figures.reward_distribution(axes, pools, 4, metric)
+    reward_distribution(axes, pools, 4, metric)
     assert axes.get_xlabel() == f"{metric} reward (logit)"
     assert axes.get_ylabel() == "density"
     assert labels(axes) == ["base policy", "best-of-4", "PPO"]
@@ -120,7 +135,7 @@ def test_distributions_are_densities(axes, pools, metric):
 
 
 def test_the_distribution_of_best_of_n_has_its_mean(axes, rows, pools):
-    figures.reward_distribution(axes, pools, 4, "proxy")
+    reward_distribution(axes, pools, 4, "proxy")
     (row,) = select(rows, method="best_of_n", n=4, metric="proxy")
     height, edges, _ = line(axes, "best-of-4").get_data()
     mean = (height * np.diff(edges) * (edges[1:] + edges[:-1]) / 2).sum()
@@ -154,7 +169,7 @@ def test_titles(method, n, shown):
 
 @pytest.fixture(scope="module")
 def files(rows, pools, tmp_path_factory):
-    """What drawing them returned; all six lie in one folder."""
+    """What drawing them returned; all nine lie in one folder."""
     return figures.draw_figures(rows, pools, 4, tmp_path_factory.mktemp("drawn") / "figures")
 
 
@@ -163,7 +178,7 @@ def test_files(files):
     assert {path.name for path in folder.iterdir()} == FILES
     assert [path.name for path in files] == ["reward_vs_n.png", "reward_vs_kl.png", "reward_distribution.png"]
     for path in folder.iterdir():
-        assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"%PDF-")
+        assert path.read_bytes().startswith({".png": b"\x89PNG", ".pdf": b"%PDF-", ".svg": b"<?xml"}[path.suffix])
         assert path.stat().st_size > 5000
 
 
@@ -186,7 +201,7 @@ def drawn(monkeypatch):
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr(figures, "Figure", Kept)
+    monkeypatch.setattr(page, "Figure", Kept)
     return made
 
 
@@ -208,7 +223,7 @@ def test_without_a_baseline(rows, pools, tmp_path, drawn):
     figures.draw_figures(alone, {"base": pools["base"]}, 4, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == FILES
     shown = [text.get_text() for figure in drawn for text in figure.legends[0].get_texts()]
-    assert shown == ["best-of-n", "best-of-n, KL upper bound", "best-of-n, KL estimate", "base policy", "best-of-4"]
+    assert shown == ["best-of-n", "best-of-n, KL upper bound (estimates agree)", "base policy", "best-of-4"]
 
 
 def test_a_pool_of_two(hand_pool, tmp_path):
@@ -225,18 +240,18 @@ def test_last_step_and_tuned_methods(rows):
 
 
 def test_reward_against_cost_reads_flops_and_reward_of_the_same_n(axes, rows):
-    figures.reward_vs_cost(axes, rows, "gold")
+    reward_vs_cost(axes, rows, "gold")
     assert axes.get_xscale() == "log"
     x, y = line(axes, "best-of-n").get_data()
     assert x.tolist() == [1000.0 * n for n in range(1, 9)]
     assert y.tolist() == [row.value for row in rows if row.method in ("base", "best_of_n") and row.metric == "gold"]
-    assert set(labels(axes)) == {"best-of-n", "PPO + best-of-n"}
+    assert set(labels(axes)) == {"best-of-n", "PPO + best-of-n", "base policy", "PPO, n = 1"}
 
 
 def test_total_costs_cross_at_the_break_even(axes):
     costs = Costs(training=9000.0, tuned=10.0, best_of_n=10.0 * np.arange(1, 9))
     worth = Interval(*(np.asarray(n, dtype=float) for n in (4, 3, 6)))
-    figures.total_cost(axes, {"ppo": costs}, {"ppo": worth})
+    total_cost(axes, {"ppo": costs}, {"ppo": worth})
     requests, tuned = line(axes, "PPO").get_data()
     again, best = line(axes, "best-of-4 (as good)").get_data()
     assert requests.tolist() == again.tolist()
@@ -252,4 +267,4 @@ def test_the_figure_of_costs_is_drawn_where_there_are_costs(rows, pools, tmp_pat
     out_of_reach = {"ppo": Interval(*(np.asarray(n) for n in (np.inf, 5.0, np.inf)))}
     files = figures.draw_figures(rows, pools, 4, tmp_path, costs, out_of_reach)
     assert [file.name for file in files][-1] == "cost.png"
-    assert {file.name for file in tmp_path.iterdir()} == FILES | {"cost.png", "cost.pdf"}
+    assert {file.name for file in tmp_path.iterdir()} == FILES | {f"cost.{kind}" for kind in ("png", "pdf", "svg")}

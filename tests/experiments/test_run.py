@@ -121,12 +121,12 @@ def test_the_bound_is_called_one_in_the_table(first):
 def test_files(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "wandb" not in path.parts}
     drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost")
-    figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
+    figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf", "svg")}
     plain = {"metrics.csv", "findings.json", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt",
              "config.yaml", "manifest.json"}  # fmt: skip
     assert names == plain | figures
     for name in figures:
-        assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+        assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF", b"<?xm")
 
 
 @pytest.mark.parametrize(("name", "candidates"), [("candidates.parquet", CANDIDATES), ("candidates_ppo.parquet", 4)])
@@ -167,7 +167,7 @@ def test_both_policies_answer_the_same_prompts(folder):
 
 def test_metrics(folder, rows):
     header = (folder / "metrics.csv").read_text().splitlines()[0]
-    assert header == "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind"
+    assert header == "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind,setting"
     assert {row.method for row in rows} == {"base", "best_of_n", "ppo", "ppo+best_of_n"}
     needed = {"proxy", "gold", "win_rate", "kl", "length", "perplexity", "distinct_1", "distinct_2", "distinct_3",
               "self_similarity", "tokens_per_request", "flops_per_request", "seconds_per_request",

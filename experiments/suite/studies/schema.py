@@ -18,7 +18,7 @@ class FrontierConfig:
     num_prompts: int = 512
     num_candidates: int = 256
     n: int = 8
-    kl_coefs: list[float] = field(default_factory=lambda: [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0])
+    kl_coefs: list[float] = field(default_factory=lambda: [0.02, 0.06, 0.2, 0.6, 2.0])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     others: list[str] = field(default_factory=lambda: ["rloo", "grpo", "bon_sft"])
     """Baselines that are trained with their own settings."""
@@ -69,7 +69,7 @@ class NotebookConfig:
     n: int = 4
     protocol_prompts: int = 16
     """Prompts of the notebook."""
-    kl_coefs: list[float] = field(default_factory=lambda: [0.2, 0.05, 0.5, 2.0])
+    kl_coefs: list[float] = field(default_factory=lambda: [0.2, 0.06, 0.6, 2.0])
     """The PPO policies that best-of-n is compared with; the first is the one of the table."""
     seed: int = 0
     repeats: int = 2000

@@ -1,0 +1,76 @@
+"""Differences at equal KL: best-of-n minus each tuned policy in gold reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from suite.figures.page import StudyFigure, page
+from suite.figures.results import Results
+from suite.figures.series import settings, tuned_methods
+from suite.figures.style import SINGLE_COLUMN, colour, marker, title
+from suite.figures.words import parts, seeds_and_prompts
+
+Points = Sequence[Mapping[str, float]]
+
+
+def differences(results: Results) -> dict[tuple[str, str], Points]:
+    """(method, name) -> differences at equal KL with their intervals: over what was swept, or over a single training."""
+    found: dict[tuple[str, str], Points] = {}
+    swept = results.findings.get("equal_kl", {})
+    for method in tuned_methods(results.rows):
+        choices = settings(results.rows, method)
+        if swept.get(method):
+            found[method, f"{title(method)} over {choices[0].partition('=')[0]}"] = swept[method]
+        elif len(choices) == 1:
+            points = results.compared(method, choices[0]).get("best_of_n_minus_method_at_equal_kl")
+            if points:
+                found[method, f"{title(method)} over training"] = points
+    return found
+
+
+def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
+    """Differences against KL, methods side by side where they share a KL."""
+    axes.axhline(0.0, color="black", linewidth=0.6)
+    places = sorted({part["kl"] for each in found.values() for part in each})
+    step = min(0.16, 0.6 / len(found))
+    for k, ((method, name), each) in enumerate(found.items()):
+        shift = step * (k - (len(found) - 1) / 2)
+        value, low, high = (np.array([part[end] for part in each], dtype=float) for end in ("value", "low", "high"))
+        axes.errorbar(
+            [places.index(part["kl"]) + shift for part in each],
+            value,
+            yerr=[value - low, high - value],
+            fmt=marker(method),
+            markersize=3.5,
+            elinewidth=0.9,
+            color=colour(method),
+            label=name,
+        )
+    axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_xlabel("KL to the base policy (nats per response)")
+    axes.set_ylabel("gold reward, best-of-n\nminus trained policy")
+
+
+def figure(results: Results) -> Figure:
+    """One column."""
+    return page([partial(equal_kl, found=differences(results))], width=SINGLE_COLUMN, height=2.4)
+
+
+def caption(results: Results) -> str:
+    """What the figure says, in numbers."""
+    told = []
+    for (_, name), each in differences(results).items():
+        told.append(f"{name}: " + ", ".join(f"{parts(part)} at {part['kl']:g}" for part in each))
+    return (
+        "Best-of-n (at its upper bound of KL) minus trained policies in gold reward, at equal KL in nats, paired by prompt; "
+        f"above 0 best-of-n is ahead. {'; '.join(told)}. Intervals: 95%, {seeds_and_prompts(results)}."
+    )
+
+
+EQUAL_KL = StudyFigure(figure, caption)

@@ -1,0 +1,45 @@
+"""The figures of one run of `experiments/run.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from bon import Candidates
+from bon.intervals import Interval
+from suite.cost import Costs
+from suite.evaluation import Row
+from suite.figures.cost import reward_vs_cost, total_cost
+from suite.figures.page import Panel, page, save
+from suite.figures.reward_distribution import reward_distribution
+from suite.figures.reward_vs_kl import reward_vs_kl
+from suite.figures.reward_vs_n import reward_vs_n
+from suite.figures.style import styled
+
+
+def draw_figures(
+    rows: Sequence[Row],
+    pools: dict[str, Candidates],
+    n: int,
+    folder: Path,
+    costs: Mapping[str, Costs] | None = None,
+    worth: Mapping[str, Interval] | None = None,
+) -> list[Path]:
+    """The figures of a run as PNG, PDF and SVG in `folder`; returns the PNG files.
+
+    `costs` and `worth` are, for every tuned method, what it costs and the n it is worth; without them there is no figure of
+    costs.
+    """
+    both: dict[str, Callable[..., None]] = {
+        "reward_vs_n": partial(reward_vs_n, rows=rows),
+        "reward_vs_kl": partial(reward_vs_kl, rows=rows),
+        "reward_distribution": partial(reward_distribution, pools=pools, ns=n),
+    }
+    pages: dict[str, list[Panel]] = {
+        name: [partial(draw, metric=metric) for metric in ("proxy", "gold")] for name, draw in both.items()
+    }
+    if costs and worth:
+        pages["cost"] = [partial(reward_vs_cost, rows=rows, metric="gold"), partial(total_cost, costs=costs, worth=worth)]
+    with styled():
+        return [save(page(panels), name, folder)[0] for name, panels in pages.items()]

@@ -1,0 +1,74 @@
+"""Which figures each study has, and drawing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from suite.command import UserError
+from suite.figures.cost import COST
+from suite.figures.equal_kl import EQUAL_KL
+from suite.figures.notebook import NOTEBOOK
+from suite.figures.overoptimisation import OVEROPTIMISATION
+from suite.figures.page import StudyFigure, save
+from suite.figures.quality import QUALITY
+from suite.figures.results import Results, command
+from suite.figures.reward_distribution import REWARD_DISTRIBUTION
+from suite.figures.reward_vs_kl import REWARD_VS_KL
+from suite.figures.reward_vs_n import REWARD_VS_N
+from suite.figures.speed import SPEED
+from suite.figures.style import styled
+from suite.speeds import read_csv
+
+FIGURES: dict[str, dict[str, StudyFigure]] = {
+    "frontier": {
+        "reward_vs_n": REWARD_VS_N,
+        "reward_vs_kl": REWARD_VS_KL,
+        "equal_kl": EQUAL_KL,
+        "cost": COST,
+        "quality": QUALITY,
+        "reward_distribution": REWARD_DISTRIBUTION,
+    },
+    "weak_proxy": {"overoptimisation": OVEROPTIMISATION},
+    "notebook": {"notebook": NOTEBOOK},
+    "benchmark": {"speed": SPEED},
+}
+
+
+def loaded(study: str, folder: Path) -> Any:
+    """What the figures of a study are drawn from.
+
+    Raises:
+        UserError: there are no results.
+    """
+    if study != "benchmark":
+        return Results.load(study, folder)
+    if not (folder / "speed.csv").is_file():
+        raise UserError(f"{study}: {folder / 'speed.csv'} is missing; {command(study, True)} makes it")
+    return read_csv(folder / "speed.csv")
+
+
+def draw(study: str, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+    """Draw the figures of a study into `folder`/figures.
+
+    Args:
+        study: its name: which figures there are.
+        folder: its results, usually `results/<study>`.
+        names: the figures to draw; all unless given.
+
+    Returns:
+        The PNG files; PDF and SVG lie beside them. The bytes are the same on each drawing.
+
+    Raises:
+        UserError: there is no such study or figure, or there are no results.
+    """
+    if study not in FIGURES:
+        raise UserError(f"study={study}: there are figures of {', '.join(FIGURES)}")
+    known = FIGURES[study]
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"figure={name}: {study} has {', '.join(known)}")
+    results = loaded(study, folder)
+    with styled():
+        return [save(known[name].figure(results), name, folder / "figures")[0] for name in names or known]

@@ -1,0 +1,114 @@
+"""The one style: how every method is called and drawn, widths of a conference page, fonts that matplotlib ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+
+#: Inches: a column and the text width of a two-column conference page.
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.25, 6.75
+#: Okabe and Ito's colours, told apart by readers with any colour vision; lines and markers tell them apart in grey.
+COLOURS = {
+    "base": "#555555",
+    "best_of_n": "#0072B2",
+    "ppo": "#D55E00",
+    "rloo": "#CC79A7",
+    "grpo": "#009E73",
+    "bon_sft": "#E69F00",
+}
+OTHER = "#56B4E9"
+MARKERS = {"base": "X", "best_of_n": "v", "ppo": "o", "rloo": "s", "grpo": "^", "bon_sft": "D"}
+#: Dashes of lines, told apart without colour.
+LINES: dict[str, Any] = {
+    "base": (0, (1, 1)),
+    "best_of_n": "-",
+    "ppo": "--",
+    "rloo": "-.",
+    "grpo": (0, (3, 1, 1, 1, 1, 1)),
+    "bon_sft": (0, (5, 1)),
+}
+#: Best-of-n on top of a tuned policy.
+ON_TOP = ":"
+TITLES = {"base": "base policy", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "bon_sft": "best-of-n SFT"}
+#: What an axis of a metric is called.
+LABELS = {
+    "proxy": "proxy reward (logit)",
+    "gold": "gold reward (logit)",
+    "win_rate": "win rate against base policy",
+    "perplexity": "perplexity under base policy",
+    "distinct_2": "distinct-2",
+    "length": "length (tokens)",
+}
+N_LABEL = "n (candidates a prompt)"
+KL_LABEL = "KL to the base policy (nats per response)"
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "mathtext.fontset": "dejavusans",
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.06,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "bon",
+    "figure.dpi": 100,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """This style on matplotlib's defaults, whatever the caller's settings; they are as before afterwards."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def colour(method: str) -> str:
+    """The colour of a method; best-of-n on top of a tuned policy has the tuned policy's."""
+    return COLOURS.get(method.split("+")[0], OTHER)
+
+
+def marker(method: str) -> str:
+    """The marker of a method's points."""
+    return MARKERS.get(method.split("+")[0], "P")
+
+
+def line_style(method: str) -> Any:
+    """The dashes of a method's lines; dots where best-of-n is on top of a tuned policy."""
+    return ON_TOP if "+" in method else LINES.get(method, (0, (4, 2, 1, 2)))
+
+
+def title(method: str, n: int | None = None) -> str:
+    """How a method is called in legends and tables."""
+    best = "best-of-n" if n is None else f"best-of-{n}"
+    if method == "best_of_n":
+        return best
+    first = method.split("+")[0]
+    tuned = TITLES.get(first, first.upper())
+    return f"{tuned} + {best}" if method.endswith("best_of_n") else tuned
+
+
+def called(method: str, setting: str = "", n: int | None = None) -> str:
+    """A method with the value of what was swept: PPO at kl_coef 0.1."""
+    return " at ".join(filter(None, (title(method, n), setting_title(setting))))
+
+
+def setting_title(setting: str) -> str:
+    """How the value of what was swept is written: `kl_coef=0.1` becomes `kl_coef 0.1`."""
+    return setting.replace("=", " ")

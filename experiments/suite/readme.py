@@ -1,0 +1,223 @@
+"""Numbers, captions and tables in README.md and docs/figures.md: written from `results/`, never by hand.
+
+A block of README.md stands between `<!-- begin NAME` and `<!-- end NAME -->`; what is between them is written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from suite import tables
+from suite.command import REPOSITORY, UserError
+from suite.evaluation import Row, select
+from suite.figures.cost import pays_off
+from suite.figures.equal_kl import differences
+from suite.figures.results import Results, command
+from suite.figures.reward_vs_n import REWARD_VS_N
+from suite.figures.series import MEASURED, level, middle, over_n, settings, tuned_methods
+from suite.figures.speed import measured
+from suite.figures.studies import FIGURES, loaded
+from suite.figures.style import called, title
+from suite.figures.words import fixed, number, parts
+from suite.speeds import read_csv, table
+
+README = REPOSITORY / "README.md"
+#: The headline comes from the first of these that there is.
+HEADLINES = ("frontier", "headline")
+#: The n that the findings speak of.
+N = 8
+
+
+def update(path: Path = README) -> list[Path]:
+    """Write README.md's blocks, docs/figures.md and the headline table; returns the files that have changed.
+
+    Args:
+        path: the README; `results/` and `docs/` stand beside it.
+
+    Raises:
+        UserError: results or a block of the README are missing.
+    """
+    changed = stale(path)
+    for file, text in changed.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    return list(changed)
+
+
+def stale(path: Path = README) -> dict[Path, str]:
+    """File -> what it should hold, for every file that does not."""
+    folder = path.parent
+    results = headline(folder / "results")
+    assert results.folder is not None
+    text = path.read_text(encoding="utf-8")
+    for name, block in blocks(results).items():
+        text = replaced(text, name, block)
+    wanted = {
+        path: text,
+        folder / "docs" / "figures.md": figures_page(folder / "results"),
+        results.folder / "table.md": tables.markdown(results.rows) + "\n",
+        results.folder / "table.tex": tables.latex(results.rows) + "\n",
+    }
+    return {file: text for file, text in wanted.items() if not file.is_file() or file.read_text(encoding="utf-8") != text}
+
+
+def headline(results: Path) -> Results:
+    """The results behind the README's headline.
+
+    Raises:
+        UserError: there are none.
+    """
+    for study in HEADLINES:
+        if (results / study / "metrics.csv").is_file():
+            return Results.load(study, results / study)
+    raise UserError(f"{results}: there is none of {', '.join(HEADLINES)}; {command(HEADLINES[0], True)} makes the first")
+
+
+def blocks(results: Results) -> dict[str, str]:
+    """Name -> text of every block of README.md."""
+    assert results.folder is not None
+    speeds = results.folder.parent / "benchmark"
+    figure = f"![Reward against n](results/{results.study}/figures/reward_vs_n.png)"
+    return {
+        "headline": f"{figure}\n\n{wrapped(f'{REWARD_VS_N.caption(results)} Made by {results.command}.')}",
+        "findings": "\n".join(wrapped(f"- {line}", "  ") for line in findings(results)) + f"\n\n{wrapped(limits(results))}",
+        "table": f"{tables.markdown(results.rows)}\n\n{wrapped(_about_table(results))}",
+        "speed": wrapped(speed_sentence(speeds)),
+        "reproduce": reproduce_table(results.folder.parent),
+    }
+
+
+def replaced(text: str, name: str, block: str) -> str:
+    """The text with another block of this name.
+
+    Raises:
+        UserError: the text has no such block, or two.
+    """
+    pattern = re.compile(rf"(<!-- begin {name}\b[^>]*-->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    found, times = pattern.subn(lambda match: f"{match[1]}{block}\n{match[2]}", text)
+    if times != 1:
+        raise UserError(f"README `<!-- begin {name} -->` ... `<!-- end {name} -->` is there {times} times, not once")
+    return found
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Text in lines of the width of this repository's pages; code and numbers stay whole."""
+    return textwrap.fill(text, 127, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def findings(results: Results) -> list[str]:
+    """What was found, in three sentences or groups of them: quality, equal KL, cost."""
+    rows, base = results.rows, select(results.rows, method="base", n=1)
+    most = int(over_n(rows, "best_of_n", "gold").at.max())
+    ns = [n for n in (N, most) if n <= most]
+    best = " and ".join(f"best-of-{n} {number(_best(rows, n, 'gold'))}" for n in dict.fromkeys(ns))
+    told = [
+        f"Gold reward: {best}, base policy {number(next(row for row in base if row.metric == 'gold'))}, at a KL of at most "
+        f"{' and '.join(number(_best(rows, n, 'kl', 'bound')) for n in dict.fromkeys(ns))} nats."
+    ]
+    for method in tuned_methods(rows)[:1]:
+        setting = middle(settings(rows, method))
+        gold, kl = level(rows, method, "gold", setting), level(rows, method, "kl", setting, MEASURED)
+        if gold and kl:
+            told[0] += f" {called(method, setting)} {number(gold)} at {number(kl)} nats."
+        equal = "; ".join(
+            f"{name}: " + ", ".join(f"{parts(point)} at {point['kl']:g}" for point in points)
+            for (_, name), points in differences(results).items()
+        )
+        told += [f"At equal KL (nats), best-of-n minus the trained policy in gold reward: {equal}."] if equal else []
+        told.append(" ".join([*pays_off(results, method, setting), _diversity(rows, method, setting)]))
+    return told
+
+
+def limits(results: Results) -> str:
+    """What limits the findings."""
+    most = max(results.seeds.values(), default=0)
+    seeds = (
+        "one training seed says nothing of the spread between seeds"
+        if most < 2
+        else f"{most} training seeds are few, and the intervals lean on them being alike"
+    )
+    base = results.pool("base")
+    prompts = f"there are {len(base.scores['gold'])} prompts, " if base is not None else ""
+    judges = "the judges err (held-out accuracies in `experiments/models/tiny/README.md`)"
+    return f"What limits this: the models are small, {prompts}{judges}, and {seeds}."
+
+
+def speed_sentence(folder: Path) -> str:
+    """The benchmark at n = 8, in a sentence.
+
+    Raises:
+        UserError: there is no benchmark.
+    """
+    speeds = loaded("benchmark", folder)
+    rivals = [line for line in measured(speeds, True) if line.n == N and line.ratio != 1]
+    times = " and ".join(f"{fixed(line.ratio, 1)} times the rate of {line.contender.partition(',')[0]}" for line in rivals)
+    limit = next(line for line in speeds if line.contender.startswith("limit") and line.n == N and "fp32" in line.contender)
+    updates = [line for line in measured(speeds, False) if "stock" in line.contender]
+    ppo = "".join(f"; PPO updates run at {fixed(line.ratio, 1)} times the rate of {line.contender}" for line in updates)
+    return (
+        f"At n = {N} the sampler runs at {times}, all in single precision, at {limit.ratio:.0%} of what the machine's matrix "
+        f"products allow{ppo} ({command('benchmark')}, `results/benchmark/speed.md`)."
+    )
+
+
+def reproduce_table(results: Path) -> str:
+    """Command, duration and figures of every study that there is."""
+    lines = ["| command | duration | figures |", "| --- | --- | --- |"]
+    for study in ("headline", *FIGURES):
+        folder = results / study
+        if (folder / "manifest.json").is_file():
+            figures = sorted(file for file in (folder / "figures").glob("*.png"))
+            links = ", ".join(f"[{file.stem}](results/{study}/figures/{file.name})" for file in figures)
+            lines.append(f"| {command(study, True)} | {_duration(folder / 'manifest.json')} | {links} |")
+    return "\n".join(lines)
+
+
+def figures_page(results: Path) -> str:
+    """docs/figures.md: every figure of every study that there is, with its caption and command."""
+    pages = ["# Figures\n\nWritten from `results/` by the commands below, never by hand. PDF and SVG lie beside each PNG."]
+    for study, figures in FIGURES.items():
+        folder = results / study
+        if not (folder / ("speed.csv" if study == "benchmark" else "metrics.csv")).is_file():
+            continue
+        found = loaded(study, folder)
+        pages.append(f"## {study.replace('_', ' ').capitalize()}\n\nFigures: {command(study)}.")
+        for name, (_, caption) in figures.items():
+            pages.append(f"![{name}](../results/{study}/figures/{name}.png)\n\n{wrapped(caption(found))}")
+        if study == "benchmark":
+            pages.append(table(read_csv(folder / "speed.csv")))
+    return "\n\n".join(pages) + "\n"
+
+
+def _about_table(results: Results) -> str:
+    return (
+        "≤ marks an upper bound of KL (best-of-n), the others are measured. 95% intervals below the numbers. LaTeX: "
+        f"`results/{results.study}/table.tex`."
+    )
+
+
+def _best(rows: Any, n: int, metric: str, kl_kind: str | None = None) -> Row:
+    return select(rows, method="best_of_n", n=n, metric=metric, kl_kind=kl_kind)[0]
+
+
+def _diversity(rows: Any, method: str, setting: str) -> str:
+    tuned, base = level(rows, method, "distinct_2", setting), level(rows, "base", "distinct_2")
+    if tuned is None or base is None:
+        return ""
+    return f"Its responses have a distinct-2 of {number(tuned)}, those of the {title('base')} {number(base)}."
+
+
+def _duration(manifest: Path) -> str:
+    """The seconds that a manifest adds up; a dash where it has none."""
+    found: Any = json.loads(manifest.read_text(encoding="utf-8")).get("seconds")
+    seconds = sum(found.values()) if isinstance(found, Mapping) else found
+    if not seconds:
+        return "–"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
