@@ -64,6 +64,7 @@ for (name, curve), style in zip(curves.items(), ("-", "--"), strict=True):
     axes.plot(every_n, curve.value, style, label=name)
     axes.fill_between(every_n, curve.low, curve.high, alpha=0.2)
 axes.set_xscale("log", base=2)
+axes.set_xticks(ns, ns)
 axes.set(xlabel="n", ylabel="reward (logit)")
 axes.legend(frameon=False)
 plt.show()
@@ -129,6 +130,8 @@ for name, style in zip(estimates, ("-", "--", ":"), strict=True):
 panels[0].set(xlabel="n", ylabel="variance within a prompt")
 panels[1].set(xlabel="n", ylabel="bias")
 panels[0].set_ylim(bottom=0)
+for panel in panels:
+    panel.set_xticks(shown)
 panels[0].legend(frameon=False)
 plt.show()
 

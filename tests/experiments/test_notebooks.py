@@ -44,9 +44,8 @@ def outputs(notebook):
 @pytest.fixture
 def small(tmp_path):
     """A notebook of three cells, executed."""
-    (tmp_path / "00_small.py").write_text(
-        "# %%\nimport bon\n\nx = 20\n\n# %%\nprint(x + 1)\nprint(bon.__file__)\n\n# %%\nx + 2\n"
-    )
+    cells = ["from importlib.util import find_spec\n\nx = 20", "print(x + 1)\nprint(find_spec('bon').origin)", "x + 2"]
+    (tmp_path / "00_small.py").write_text("".join(f"# %%\n{cell}\n\n" for cell in cells))
     execute(tmp_path / "00_small.py")
     return tmp_path / "00_small.ipynb"
 
