@@ -12,6 +12,7 @@ from suite.evaluation import write_rows
 from suite.figures import draw_figures
 from suite.findings import as_json
 from suite.manifest import manifest, write_json
+from suite.report import write_report
 from suite.schema import checked_config, register
 from suite.summary import next_steps, plan, samples, table, verdict
 from suite.tracking import describe, open_tracker
@@ -52,6 +53,7 @@ def main(composed: DictConfig) -> None:
     print(f"\n{told}\n\n{samples(shown[:4])}\n")
     print("\n".join(f"figure   {figure}" for figure in figures))
     print(f"files    {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
+    print(f"report   {write_report(folder)}")
     print(f"next     {next_steps(config)}")
 
 

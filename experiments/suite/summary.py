@@ -45,13 +45,13 @@ def next_steps(config: RunConfig) -> str:
     return f"python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or {further}, or --help"
 
 
-def table_rows(outcome: Outcome, n: int) -> list[tuple[str, int, int | None]]:
+def table_rows(rows: Sequence[Row], n: int) -> list[tuple[str, int, int | None]]:
     """The methods of the table: name, n and training step."""
     methods: list[tuple[str, int, int | None]] = [("base", 1, None)]
     if n > 1:
         methods.append(("best_of_n", n, None))
-    for method in tuned_methods(outcome.rows):
-        step = last_step(outcome.rows, method)
+    for method in tuned_methods(rows):
+        step = last_step(rows, method)
         methods.append((method, 1, step))
         if n > 1:
             methods.append((f"{method}+best_of_n", n, step))
@@ -63,7 +63,7 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
     headers = ["method", "proxy\nreward", "gold\nreward", "win rate\nvs base", "KL to base\n(nats)", "length\n(tokens)",
                "distinct-2", "tokens /\nrequest", "ms /\nrequest", "training\ntokens", "training\nseconds"]  # fmt: skip
     lines = []
-    for method, k, step in table_rows(outcome, n):
+    for method, k, step in table_rows(outcome.rows, n):
         found = select(outcome.rows, method=method, n=k, step=step)
         training = select(outcome.rows, method=method.split("+")[0], step=step)
         lines.append(

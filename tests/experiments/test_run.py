@@ -107,6 +107,7 @@ def test_it_shows_a_table_a_verdict_samples_and_what_next(first, folder):
     assert "python experiments/run.py n=8" in first.out
     for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost"):
         assert f"{folder}/figures/{name}.png" in first.out
+    assert f"{folder}/report.html" in first.out
 
 
 def test_the_bound_is_called_one_in_the_table(first):
@@ -123,7 +124,7 @@ def test_files(folder):
     drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost")
     figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf", "svg")}
     plain = {"metrics.csv", "findings.json", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt",
-             "config.yaml", "manifest.json"}  # fmt: skip
+             "config.yaml", "manifest.json", "report.html"}  # fmt: skip
     assert names == plain | figures
     for name in figures:
         assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF", b"<?xm")
