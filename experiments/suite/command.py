@@ -39,7 +39,7 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             main(config)
         except UserError as error:
-            _fail(str(error))
+            fail(str(error))
 
     return reported
 
@@ -51,7 +51,7 @@ def command(main: Callable[[], None]) -> None:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(_readable(error))
+        fail(_readable(error))
     except KeyboardInterrupt as stop:
         print("\nstopped: finished candidates and checkpoints are kept, the same command goes on from them", file=sys.stderr)
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
@@ -61,7 +61,8 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _fail(message: str) -> NoReturn:
+def fail(message: str) -> NoReturn:
+    """End the command with one line on stderr and exit code 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2) from None
 

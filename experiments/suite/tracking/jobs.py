@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,13 @@ def read_jobs(folder: Path) -> list[Job]:
         entries = [*update_entries(config, read_updates(folder)), *_tuned(folder, rows, method, pools[method])]
         policy = _policy_files(folder, state, method)
         jobs.append(_job(folder, config, method, entries, outputs=[files[method], *policy]))
-    metrics = Files(f"{folder.name}-metrics", "metrics", _existing(folder, "metrics.csv", "findings.json", "manifest.json"))
+    metrics = Files(
+        _artifact_name(folder, "metrics"), "metrics", _existing(folder, "metrics.csv", "findings.json", "manifest.json")
+    )
     pictures = sorted((folder / "figures").glob("*.png"))
-    figures = Files(f"{folder.name}-figures", "figures", {path.name: path for path in sorted((folder / "figures").iterdir())})
+    figures = Files(
+        _artifact_name(folder, "figures"), "figures", {path.name: path for path in sorted((folder / "figures").iterdir())}
+    )
     tables: dict[str, Value] = {"samples": _samples(pools, config["n"]), "frontier": _frontier(rows)}
     jobs.append(_job(folder, config, "comparison", [Entry(tables)], [*files.values()], [metrics]))
     shown: dict[str, Value] = {f"figures/{path.stem}": Picture(path) for path in pictures}
@@ -185,16 +190,21 @@ def _frontier(rows: Sequence[Row]) -> Table:
     return Table(columns, lines, chart=("kl", "curve", "gold", "Gold reward against KL to the base policy (nats)"))
 
 
+def _artifact_name(folder: Path, what: str) -> str:
+    """Letters, digits, dashes, underscores and dots, 128 at most: what every backend takes."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', folder.name)[:90]}-{what}"
+
+
 def _pool_files(folder: Path, method: str) -> Files:
     name = "candidates.parquet" if method == "base" else f"candidates_{method}.parquet"
-    return Files(f"{folder.name}-pool-{method}", "pool", {name: folder / name})
+    return Files(_artifact_name(folder, f"pool-{method}"), "pool", {name: folder / name})
 
 
 def _policy_files(folder: Path, state: Mapping[str, Any] | None, method: str) -> list[Files]:
     """The tuned policy's last checkpoint, if it is still where the run left it."""
     place = (state or {}).get("policies", {}).get(method)
     paths = sorted(path for pattern in _POLICY_FILES for path in Path(place).glob(pattern)) if place else []
-    return [Files(f"{folder.name}-{method}-policy", "policy", {path.name: path for path in paths})] if paths else []
+    return [Files(_artifact_name(folder, f"{method}-policy"), "policy", {path.name: path for path in paths})] if paths else []
 
 
 def _existing(folder: Path, *names: str) -> dict[str, Path]:

@@ -54,6 +54,7 @@ HISTOGRAMS = {
 #: What trainers write into their rows of the log: `<method>/*` against the update.
 UPDATES = {
     "objective/kl": Key("KL of the roll-outs to the base policy", "nats"),
+    "objective/kl_rao_blackwell": Key("KL of the roll-outs to the base policy, sum of the tokens' KLs", "nats"),
     "objective/scores": Key("mean proxy reward of the roll-outs", "logit"),
     "objective/entropy": Key("minus the log-probability of a roll-out", "nats"),
     "objective/non_score_reward": Key("mean KL penalty of a roll-out", "logit"),
@@ -69,6 +70,10 @@ UPDATES = {
     "val/ratio": Key("mean probability ratio, new to old policy", "1"),
     "val/ratio_var": Key("its variance over minibatches", "1"),
     "val/num_eos_tokens": Key("end-of-sequence tokens in the roll-outs", "tokens"),
+    "val/explained_variance": Key("share of the returns' variance that the critic foretells", "share"),
+    "response/length": Key("mean tokens of a roll-out", "tokens"),
+    "response/eos_rate": Key("roll-outs that ended by themselves", "share"),
+    "response/distinct_2": Key("distinct pairs of tokens over all pairs of the roll-outs", "share"),
     "kl": Key("KL to the base policy, a token", "nats"),
     "entropy": Key("entropy of the policy, a token", "nats"),
     "reward": Key("mean proxy reward of the roll-outs", "logit"),
@@ -88,8 +93,6 @@ UPDATES = {
     "clip_ratio/low_min": Key("fewest of those in a minibatch", "share"),
     "clip_ratio/high_mean": Key("tokens clipped from above", "share"),
     "clip_ratio/high_max": Key("most of those in a minibatch", "share"),
-    "sampling/sampling_logp_difference/mean": Key("log-probability at drawing minus at training, mean", "nats"),
-    "sampling/sampling_logp_difference/max": Key("its greatest", "nats"),
     **{f"reward/quantile_{q}": Key(f"{q}% quantile of the proxy reward", "logit") for q in (10, 25, 50, 75, 90)},
     "reward/histogram": Key("proxy reward of the update's responses", "responses"),
     "lr": Key("learning rate", "1"),
@@ -98,6 +101,7 @@ UPDATES = {
     "tokens": Key("response tokens drawn in the update", "tokens"),
     "flops": Key("model FLOPs of the update", "FLOP"),
     "seconds": Key("time of the update", "s"),
+    "tokens_per_second": Key("response tokens drawn over the time of the update", "1/s"),
 }
 #: Of the whole comparison, once.
 TABLES = {

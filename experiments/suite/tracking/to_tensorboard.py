@@ -55,15 +55,20 @@ class TensorboardMirror:
             counts, edges = np.asarray(value.counts, dtype=float), np.asarray(value.edges, dtype=float)
             centres = (edges[1:] + edges[:-1]) / 2
             self.writer.add_histogram_raw(
-                key, min=float(edges[0]), max=float(edges[-1]), num=float(counts.sum()),  # type: ignore[arg-type]
+                key, min=float(edges[0]), max=float(edges[-1]), num=float(counts.sum()),
                 sum=float((counts * centres).sum()), sum_squares=float((counts * centres**2).sum()),
-                bucket_limits=edges[1:].tolist(), bucket_counts=counts.tolist(), global_step=step,  # type: ignore[arg-type]
+                bucket_limits=edges[1:].tolist(), bucket_counts=counts.tolist(), global_step=step,
             )  # fmt: skip
         elif isinstance(value, Picture):
             self.writer.add_image(key, matplotlib.image.imread(value.path)[..., :3], step, dataformats="HWC")
         elif isinstance(value, Table):
-            rows = [["" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in value.rows]
-            self.writer.add_text(key, tabulate(rows, headers=list(value.columns), tablefmt="github", disable_numparse=True), step)
+            rows = [
+                ["" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]
+                for row in value.rows
+            ]
+            self.writer.add_text(
+                key, tabulate(rows, headers=list(value.columns), tablefmt="github", disable_numparse=True), step
+            )
         else:
             self.writer.add_scalar(key, value, step)
 

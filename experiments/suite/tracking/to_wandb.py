@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import wandb
 
 from suite.baselines import TRAINERS
@@ -44,6 +45,7 @@ class WandbBackend:
             except wandb.errors.Error as error:
                 _log.warning("W&B does not answer (%s); going on offline: %s", _line(error), self.told_offline())
                 self.mode = "offline"
+                self.reset()  # its process still waits for the server, and holds the run's id
         return self._opened(job)
 
     def _opened(self, job: Job) -> WandbMirror:
@@ -103,7 +105,7 @@ class WandbMirror:
     def keep(self, inputs: Sequence[Files], outputs: Sequence[Files]) -> None:
         """Log the outputs as artifacts; what they were made from is used where W&B can (online), and named in any case."""
         made_from = [files.name for files in inputs]
-        if not self.run.settings.mode == "offline":
+        if self.run.settings.mode != "offline":
             for files in inputs:
                 self.run.use_artifact(_artifact(files, {}))
         for files in outputs:
@@ -134,7 +136,7 @@ def _mode(config: TrackingConfig) -> str:
 
 def _native(value: Value) -> Any:
     if isinstance(value, Histogram):
-        return wandb.Histogram(np_histogram=(list(value.counts), list(value.edges)))
+        return wandb.Histogram(np_histogram=(np.asarray(value.counts), np.asarray(value.edges)))
     if isinstance(value, Picture):
         return wandb.Image(str(value.path))
     if isinstance(value, Table):

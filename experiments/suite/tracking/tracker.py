@@ -84,10 +84,9 @@ class Tracker:
 
     def _failed(self, what: str, failure: Exception) -> None:
         assert self.backend is not None
-        _log.warning(
-            "%s did not take %s (%s: %s); the files in %s are whole, to log them: python experiments/dashboard.py --replay %s",
-            type(self.backend).__name__.removesuffix("Backend"), what, type(failure).__name__, failure, self.folder, self.folder,
-        )  # fmt: skip
+        name, why = type(self.backend).__name__.removesuffix("Backend"), f"{type(failure).__name__}: {failure}"
+        remedy = f"python experiments/dashboard.py --replay {self.folder}"
+        _log.warning("%s did not take %s (%s); the run's files are whole, to log them: %s", name, what, why, remedy)
         self.backend.reset()
 
 
