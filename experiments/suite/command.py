@@ -46,7 +46,7 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 
 def command(main: Callable[[], None]) -> None:
     """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with its own exit code
     try:
         main()
@@ -55,6 +55,8 @@ def command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as stop:
         print("\nstopped: finished candidates and checkpoints are kept, the same command goes on from them", file=sys.stderr)
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
