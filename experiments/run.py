@@ -15,7 +15,7 @@ from suite.manifest import manifest, write_json
 from suite.report import write_report
 from suite.schema import checked_config, register
 from suite.summary import next_steps, plan, samples, table, verdict
-from suite.tracking import describe, open_tracker
+from suite.tracking import open_tracker
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
@@ -26,13 +26,12 @@ def main(composed: DictConfig) -> None:
     comparison = prepare(config)
     resolved = OmegaConf.to_container(composed, resolve=True)
     folder = comparison.folder
-    tracker = open_tracker(config.tracking, folder, comparison.name, resolved)
-    print(plan(comparison, describe(tracker)), flush=True)
+    tracker = open_tracker(config.tracking, folder, resolved)
+    print(plan(comparison, tracker.told()), flush=True)
 
-    outcome = compare(comparison)
+    with tracker:
+        outcome = compare(comparison, tracker.updated)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(composed, resolve=True))
     for method, pool in outcome.pools.items():
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
     write_rows(outcome.rows, folder / "metrics.csv")
@@ -42,14 +41,12 @@ def main(composed: DictConfig) -> None:
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
     (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")
-    tracker.best_of_n(outcome.rows, config.seed, figures, shown)
-    if outcome.training is not None:
-        tracker.tuned(outcome.rows, config.baseline.name, config.seed, outcome.training)
     facts = {"seed": config.seed, "seconds": comparison.seconds, **model_facts(comparison)}
     write_json(folder / "manifest.json", manifest(**facts))
 
     told = f"{table(outcome, config.n)}\n\n{verdict(outcome)}"
     (folder / "summary.txt").write_text(told + "\n", encoding="utf-8")
+    tracker.finished(outcome.policies)
     print(f"\n{told}\n\n{samples(shown[:4])}\n")
     print("\n".join(f"figure   {figure}" for figure in figures))
     print(f"files    {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from hydra.errors import HydraException
@@ -14,6 +16,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it before it kills: a run ends as if it was interrupted, and writes out what it has."""
 
 
 class UserError(Exception):
@@ -33,24 +39,32 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             main(config)
         except UserError as error:
-            _fail(str(error))
+            fail(str(error))
 
     return reported
 
 
 def command(main: Callable[[], None]) -> None:
     """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with its own exit code
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(_readable(error))
-    except KeyboardInterrupt:
+        fail(_readable(error))
+    except KeyboardInterrupt as stop:
         print("\nstopped: finished candidates and checkpoints are kept, the same command goes on from them", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str) -> NoReturn:
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with one line on stderr and exit code 2."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2) from None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,14 @@ class Outcome:
     costs: dict[str, Costs] = field(default_factory=dict)
     overoptimisation: dict[str, Overoptimisation] = field(default_factory=dict)
 
+    @property
+    def policies(self) -> dict[str, Path]:
+        """Tuned method -> folder of its last checkpoint."""
+        training = self.training
+        if training is None:
+            return {}
+        return {method: training.checkpoints[max(training.checkpoints)] for method in self.pools if method != "base"}
+
 
 def prepare(config: RunConfig) -> Comparison:
     """Read the data, check what depends on it, and load the models.
@@ -143,8 +151,8 @@ def _read_reviews(config: RunConfig) -> list[tuple[str, int]]:
         raise UserError(f"task={config.task.name}: {error}") from None
 
 
-def compare(comparison: Comparison) -> Outcome:
-    """Draw, train, draw again, and turn it all into rows."""
+def compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], None] | None = None) -> Outcome:
+    """Draw, train, draw again, and turn it all into rows; `on_update` is given the training's log whenever it has grown."""
     config = comparison.config
     cache = located(config.cache)
     maker = pool_maker(comparison)
@@ -160,7 +168,9 @@ def compare(comparison: Comparison) -> Outcome:
 
     method = config.baseline.name
     with comparison.timed("training"):
-        training = train(training_task(comparison, cache))
+        training = train(replace(training_task(comparison, cache), on_update=on_update))
+        if on_update is not None:
+            on_update(training.log)  # nothing was told of a training that was done before
     last = max(training.checkpoints)
     rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
     tuned_pools = []

@@ -64,13 +64,25 @@ class SamplingConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where a run is mirrored; the files in `results/` are the truth."""
+    """Where a run is mirrored, `wandb`, `trackio`, `tensorboard` or `none`; the files in `results/` are the truth."""
 
     name: str = MISSING
     project: str = "best-of-n"
+    """Of W&B and of Trackio."""
     entity: str | None = None
+    """Of W&B."""
     mode: str = "auto"
-    """`auto`: online with a key, else offline; or `online`, `offline`."""
+    """Of W&B: `auto` is online with a key, else offline; or `online`, `offline`."""
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        wandb, names = self.name == "wandb", ("wandb", "trackio", "tensorboard", "none")
+        return [
+            (self.name in names, "tracking.name", self.name, "wandb, trackio, tensorboard or none"),
+            (self.mode in ("auto", "online", "offline"), "tracking.mode", self.mode, "auto, online or offline"),
+            (wandb or self.mode == "auto", "tracking.mode", self.mode, "auto: only tracking=wandb has modes"),
+            (wandb or self.entity is None, "tracking.entity", self.entity, "null: only tracking=wandb has entities"),
+        ]
 
 
 @dataclass
@@ -119,12 +131,7 @@ class RunConfig:
                 self.task.min_prompt_tokens,
                 f"from 1 to task.max_prompt_tokens={self.task.max_prompt_tokens}",
             ),
-            (
-                self.tracking.mode in ("auto", "online", "offline"),
-                "tracking.mode",
-                self.tracking.mode,
-                "auto, online or offline",
-            ),
+            *self.tracking.rules(),
             *base.rules(),
             (
                 base.name == "none" or (sampling.top_k == 0 and sampling.top_p == 1.0),

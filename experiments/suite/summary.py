@@ -33,7 +33,7 @@ def plan(comparison: Comparison, tracking: str) -> str:
             f"  prompts   {config.num_prompts} of {config.task.name} (evaluation split), {config.num_candidates} candidates "
             f"each, {config.sampling.max_new_tokens} new tokens at temperature {config.sampling.temperature}",
             f"  results   {comparison.folder}",
-            f"  W&B       {tracking}",
+            f"  tracking  {tracking}",
         ]
     )
 

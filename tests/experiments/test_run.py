@@ -2,19 +2,17 @@
 
 import json
 import re
-import subprocess
-import sys
-from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import yaml
+from tracked import history, logged_keys, read_offline
 
 from bon import Candidates
 from suite.baseline_schema import PPOConfig
 from suite.evaluation import read_rows, select
+from suite.tracking.keys import look_up
 
 PROMPTS, CANDIDATES, UPDATES = 16, 8, 2
 
@@ -124,7 +122,7 @@ def test_files(folder):
     drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost")
     figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf", "svg")}
     plain = {"metrics.csv", "findings.json", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt",
-             "config.yaml", "manifest.json", "report.html"}  # fmt: skip
+             "config.yaml", "manifest.json", "report.html", "tracking.json", "updates.jsonl"}  # fmt: skip
     assert names == plain | figures
     for name in figures:
         assert (folder / name).read_bytes()[:4] in (b"\x89PNG", b"%PDF", b"<?xm")
@@ -249,24 +247,18 @@ def test_samples(folder):
 
 
 def test_offline_mirror(folder):
-    files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
-    assert len(files) == 2
-    runs = {}
-    for file in files:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", str(file)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        records = defaultdict(list)
-        for record in map(json.loads, done.stdout.splitlines()):
-            records[record["type"]].append(record[record["type"]])
-        runs[records["run"][0]["job_type"]] = records
-    assert set(runs) == {"best_of_n", "ppo"}
+    runs = read_offline(folder)
+    assert set(runs) == {"best_of_n", "ppo", "comparison", "figures"}
     assert {records["run"][0]["run_group"] for records in runs.values()} == {folder.name}
-    keys = {job: {key for item in records["history"] for key in item["item"]} for job, records in runs.items()}
-    assert {"bon/proxy", "bon/gold", "bon/kl_bound", "n", "samples._type"} <= keys["best_of_n"]
-    assert {"ppo/objective/kl", "ppo/objective/scores", "ppo/reward/histogram._type", "eval/gold", "update"} <= keys["ppo"]
-    assert len([item for item in runs["best_of_n"]["history"] if "n" in item["item"]]) == CANDIDATES
+    keys = {job: logged_keys(records) for job, records in runs.items()}
+    assert {key for own in keys.values() for key in own if look_up(key) is None} == set()
+    assert {"bon/proxy", "bon/gold", "bon/kl_bound", "n"} <= keys["best_of_n"]
+    assert {"ppo/objective/kl", "ppo/objective/scores", "ppo/reward/histogram", "eval/gold", "update"} <= keys["ppo"]
+    assert {"samples", "frontier_table"} == keys["comparison"]
+    assert "figures/cost" in keys["figures"]
+    assert len([item for item in history(runs["best_of_n"]) if "n" in item]) == CANDIDATES
+    policies = [artifact for artifact in runs["ppo"]["artifact"] if artifact["type"] == "policy"]
+    assert {"config.json", "model.safetensors"} <= {item["path"] for item in policies[0]["manifest"]["contents"]}
     assert runs["ppo"]["run"][0]["config"]["update"]["baseline"]["updates"] == UPDATES
 
 

@@ -1,66 +1,25 @@
-"""W&B is a mirror: read back from a real offline run; dead, it ends nothing; without a key, it does not ask."""
+"""W&B is a mirror of a run's files: read back from real offline runs; a live mirror and a later one are the same."""
 
 import json
 import logging
-import shutil
-import subprocess
-import sys
-from collections import defaultdict
+import os
+import signal
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 import wandb
+from tracked import LOG, UPDATES, history, logged_keys, read_offline, settings, write_results, write_run
 
-from suite import tracking
-from suite.baselines import Training
-from suite.evaluation import Study, checkpoint_rows, curve_rows
-from suite.figures import draw_figures
+from suite.command import UserError
 from suite.schema import TrackingConfig
-from suite.tracking import SAMPLE_COLUMNS, Tracker, describe, open_tracker
+from suite.tracking import SAMPLE_COLUMNS, Tracker, open_backend, open_tracker, replay
+from suite.tracking.jobs import read_jobs
+from suite.tracking.keys import look_up
+from suite.tracking.to_wandb import WandbBackend
 
-SETTINGS = {"n": 4, "seed": 3, "policy": {"name": "tiny"}, "task": {"name": "imdb"}}
-CONFIG = TrackingConfig(name="wandb", project="best-of-n-tests")
-LOG = [
-    {
-        "update": update,
-        "objective/kl": 0.5 * update,
-        "objective/scores": 1.0 + update,
-        "reward/quantile_50": 1.5,
-        "reward/histogram": {"counts": [1, 2, 1], "edges": [0.0, 1.0, 2.0, 3.0]},
-    }
-    for update in (1, 2, 3, 4)
-]
-SAMPLES = [["a query", "base text", 0.1, "best text", 0.9, "tuned text", 1.2], ["another", "b", 0.0, "c", 0.5, "d", None]]
-
-
-@pytest.fixture(scope="module")
-def rows(random_pools):
-    study = Study(random_pools["base"], 3, 200)
-    return [
-        *curve_rows(
-            study,
-            random_pools["base"],
-            "base",
-            None,
-            4,
-            np.ones(random_pools["base"].lengths.shape),
-        ),
-        *checkpoint_rows(study, random_pools["ppo"].first(2), "ppo", 2),
-        *curve_rows(
-            study,
-            random_pools["ppo"],
-            "ppo",
-            4,
-            4,
-            np.ones(random_pools["ppo"].lengths.shape),
-        ),
-    ]
-
-
-@pytest.fixture
-def training(tmp_path):
-    return Training(checkpoints={2: tmp_path / "2", 4: tmp_path / "4"}, log=LOG, tokens=100, seconds=1.0)
+CONFIG = TrackingConfig(name="wandb", project="best-of-n-tests", mode="offline")
+JOBS = {"best_of_n", "ppo", "comparison", "figures"}
 
 
 @pytest.fixture(autouse=True)
@@ -71,189 +30,278 @@ def nobodys_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def read_back(folder):
-    """{job type: the records of its offline run, by type}."""
-    leet = Path(sys.executable).with_name("wandb")
-    runs = {}
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        done = subprocess.run([leet, "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True)
-        records = defaultdict(list)
-        for line in done.stdout.splitlines():
-            record = json.loads(line)
-            records[record["type"]].append(record[record["type"]])
-        runs[records["run"][0]["job_type"]] = records
-    return runs
+@pytest.fixture(scope="module")
+def config(compose_config):
+    return settings(compose_config)
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory, rows, random_pools):
-    """The offline runs of a comparison, read back: {"best_of_n": records, "ppo": records}."""
-    folder = tmp_path_factory.mktemp("mirrored")
+def run(tmp_path_factory, random_pools, config):
+    """(folder, rows) of a finished run."""
+    folder = tmp_path_factory.mktemp("results") / "a run"
+    return folder, write_run(folder, random_pools, config)
+
+
+@pytest.fixture(scope="module")
+def replayed(run):
+    """{method: records} of a replay."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))
-        patch.delenv("WANDB_MODE", raising=False)
-        tracker = Tracker(CONFIG, "offline", folder, "a group", SETTINGS)
-        figures = draw_figures(rows, random_pools, 4, folder / "figures")
-        tracker.best_of_n(rows, 3, figures, SAMPLES)
-        tracker.tuned(rows, "ppo", 3, Training(checkpoints={2: folder, 4: folder}, log=LOG, tokens=100, seconds=1.0))
-    return read_back(folder), folder
+        patch.setenv("HOME", str(run[0].parent))
+        done = replay(WandbBackend(CONFIG, run[0]), run[0])
+    runs = read_offline(run[0])
+    assert {method: len(records["history"]) for method, records in runs.items()} == {m: n for m, (_, n) in done.items()}
+    return runs
 
 
-def history(records):
-    return [item["item"] for item in records["history"]]
+def test_one_run_a_job_in_one_group(replayed, config):
+    assert set(replayed) == JOBS
+    for method, records in replayed.items():
+        (told,) = records["run"]
+        assert told["run_group"] == "a run"
+        assert told["project"] == "best-of-n-tests"
+        assert told["display_name"] == f"a run-{method}-seed0"
+        assert set(told["tags"]) == {"tiny", "imdb"}
+        logged = {key: value for key, value in told["config"]["update"].items() if key != "_wandb"}
+        assert logged == config
+        assert records["exit"][0]["exit_code"] == 0
 
 
-def test_one_run_a_method_in_one_group(mirrored):
-    runs, _ = mirrored
-    assert set(runs) == {"best_of_n", "ppo"}
-    for method, records in runs.items():
-        (run,) = records["run"]
-        assert run["run_group"] == "a group"
-        assert run["project"] == "best-of-n-tests"
-        assert run["display_name"] == f"a group-{method}-seed3"
-        assert set(run["tags"]) == {"tiny", "imdb"}
-        config = run["config"]["update"]
-        assert config["n"] == 4
-        assert records["exit"] == [{"exit_code": 0, **{k: v for k, v in records["exit"][0].items() if k != "exit_code"}}]
+def test_every_key_is_in_the_schema_and_has_its_axis(replayed):
+    for method, records in replayed.items():
+        globs = {m.get("glob_name") or m["name"]: m.get("step_metric", "") for m in records["metric"]}
+        for key in logged_keys(records):
+            described = look_up(key)
+            assert described is not None, key
+            axis = globs.get(key, globs.get(f"{key.split('/')[0]}/*", ""))
+            if described.axis and not key.endswith(("_ci_low", "_ci_high")):
+                assert axis == described.axis, (method, key)
 
 
-def test_best_of_n_is_logged_against_n(mirrored, rows):
-    records = mirrored[0]["best_of_n"]
-    assert {"glob_name": "bon/*", "step_metric": "n"}.items() <= records["metric"][-1].items()
-    points = {item["n"]: item for item in history(records) if "n" in item}
+def test_best_of_n_is_logged_against_n(replayed, run):
+    points = {item["n"]: item for item in history(replayed["best_of_n"]) if "n" in item}
     assert sorted(points) == list(range(1, 9))
-    for row in rows:
+    compared = 0
+    for row in run[1]:
         if row.method in ("base", "best_of_n"):
-            key = f"bon/{row.metric}" + (f"_{row.kl_kind}" if row.kl_kind else "")
+            prefix = "cost" if row.metric.endswith("_per_request") else "bon"
+            key = f"{prefix}/{row.metric}" + (f"_{row.kl_kind}" if row.kl_kind else "")
             assert points[row.n][key] == pytest.approx(row.value)
             if row.ci_low is not None:
                 assert points[row.n][f"{key}_ci_low"] == pytest.approx(row.ci_low)
-                assert points[row.n][f"{key}_ci_high"] == pytest.approx(row.ci_high)
-    assert {"bon/proxy", "bon/gold", "bon/win_rate", "bon/kl_bound", "bon/kl_beirami"} <= set(points[8])
+            compared += 1
+    assert compared > 80
 
 
-def test_samples_and_figures_are_there(mirrored):
-    runs, folder = mirrored
-    items = history(runs["best_of_n"])
-    (table,) = (item for item in items if item.get("samples._type") == "table-file")
-    assert (table["samples.nrows"], table["samples.ncols"]) == (2, len(SAMPLE_COLUMNS))
-    (file,) = folder.glob("wandb/offline-run-*/files/media/table/samples*.json")
-    assert json.loads(file.read_text()) == {"columns": list(SAMPLE_COLUMNS), "data": SAMPLES}
-    shown = {key.removesuffix("._type") for item in items for key, value in item.items() if value == "image-file"}
-    assert shown == {"figures/reward_vs_n", "figures/reward_vs_kl", "figures/reward_distribution"}
-    assert len(list(folder.glob("wandb/offline-run-*/files/media/images/figures/*.png"))) == 3
+def test_histograms_are_of_whole_prompts(replayed, random_pools):
+    points = {item["n"]: item for item in history(replayed["best_of_n"]) if "n" in item}
+    assert [n for n, item in points.items() if "bon/gold_histogram._type" in item] == [1, 2, 4, 8]
+    means = {}
+    for n in (1, 8):
+        counts, edges = (points[n][f"bon/proxy_histogram.{part}"] for part in ("values", "bins"))
+        assert sum(counts) == pytest.approx(12)
+        means[n] = sum(c * (a + b) / 2 for c, a, b in zip(counts, edges[:-1], edges[1:], strict=True)) / 12
+        width = edges[1] - edges[0]
+        values = random_pools["base"].scores["proxy"]
+        assert means[n] == pytest.approx(values.mean() if n == 1 else values.max(1).mean(), abs=width / 2)
 
 
-def test_every_update_of_training_is_there(mirrored):
-    records = mirrored[0]["ppo"]
-    globs = {metric["glob_name"]: metric["step_metric"] for metric in records["metric"] if "glob_name" in metric}
-    assert globs == {"ppo/*": "update", "eval/*": "update"}
-    updates = [item for item in history(records) if "ppo/objective/kl" in item]
+def test_training_and_checkpoints_share_an_axis(replayed, run):
+    items = history(replayed["ppo"])
+    updates = [item for item in items if "ppo/objective/kl" in item]
     assert [item["update"] for item in updates] == [1, 2, 3, 4]
-    assert [item["ppo/objective/kl"] for item in updates] == [0.5, 1.0, 1.5, 2.0]
     assert [item["ppo/objective/scores"] for item in updates] == [2, 3, 4, 5]
-    for item in updates:
-        assert item["ppo/reward/histogram._type"] == "histogram"
-        assert item["ppo/reward/histogram.values"] == [1, 2, 1]
-        assert item["ppo/reward/histogram.bins"] == [0, 1, 2, 3]
-
-
-def test_checkpoints_are_evaluated_on_the_same_axis(mirrored, rows):
-    items = [item for item in history(mirrored[0]["ppo"]) if "eval/gold" in item]
-    assert [item["update"] for item in items] == [2, 4]
-    for item in items:
-        (row,) = (r for r in rows if (r.method, r.step, r.n, r.metric) == ("ppo", item["update"], 1, "gold"))
+    assert [item["cost/training_tokens"] for item in updates] == [10, 30, 60, 100]
+    assert updates[0]["ppo/reward/histogram.values"] == [1, 2, 1]
+    assert updates[0]["ppo/reward/histogram.bins"] == [0, 1, 2, 3]
+    evaluated = [item for item in items if "eval/gold" in item]
+    assert [item["update"] for item in evaluated] == [2, 4]
+    for item in evaluated:
+        (row,) = (r for r in run[1] if (r.method, r.step, r.n, r.metric) == ("ppo", item["update"], 1, "gold"))
         assert item["eval/gold"] == pytest.approx(row.value)
         assert "eval/kl_rao_blackwell" in item
+    (worth,) = (item for item in items if "cost/equivalent_n" in item)
+    assert worth["cost/equivalent_n"] == 3
+    assert "cost/equivalent_n_ci_high" not in worth  # infinite: absent
+    assert worth["cost/break_even_requests_ci_high"] == 20
+    (end,) = (item for item in items if "final/gold" in item)
+    assert end["final/gold"] == evaluated[-1]["eval/gold"]
 
 
-@pytest.mark.parametrize(("job", "method", "n"), [("best_of_n", "best_of_n", 8), ("ppo", "ppo", 1)])
-def test_the_summary_holds_the_end(mirrored, rows, job, method, n):
-    summary = {}
-    for record in mirrored[0][job]["summary"]:
-        summary.update(record["update"])
-    last = max((row.step or 0) for row in rows if row.method == method)
-    for row in rows:
-        if (row.method, row.n, row.step or 0, row.metric) == (method, n, last, "gold"):
-            assert summary["final/gold"] == pytest.approx(row.value)
-            break
-    else:
-        raise AssertionError("no such row")
+def test_samples_frontier_and_figures(replayed, run):
+    folder, _ = run
+    (item,) = history(replayed["comparison"])
+    assert (item["samples.nrows"], item["samples.ncols"]) == (12, len(SAMPLE_COLUMNS))
+    (file,) = folder.glob("wandb/offline-run-*/files/media/table/samples*.json")
+    assert json.loads(file.read_text())["data"][0][0] == "prompt 0"
+    (file,) = folder.glob("wandb/offline-run-*/files/media/table/frontier*.json")
+    frontier = json.loads(file.read_text())
+    table = [dict(zip(frontier["columns"], line, strict=True)) for line in frontier["data"]]
+    assert {line["curve"] for line in table} == {"best-of-n, KL upper bound", "PPO, measured KL"}
+    assert [line["update"] for line in table if line["curve"].startswith("PPO")] == [2, 4]
+    assert sum(line["curve"].startswith("best") for line in table) == 8
+    for line in table:
+        assert line["gold_ci_low"] <= line["gold"] <= line["gold_ci_high"]
+    charts = [r["update"] for r in replayed["comparison"]["config"] if "_wandb.visualize.frontier" in r["update"]]
+    assert charts[0]["_wandb.visualize.frontier"]["panel_config"]["panelDefId"] == "wandb/lineseries/v0"
+    (item,) = history(replayed["figures"])
+    shown = {key.removesuffix("._type") for key, value in item.items() if value == "image-file"}
+    assert shown == {"figures/reward_vs_n", "figures/reward_vs_kl", "figures/reward_distribution"}
 
 
-class Fake:
-    """Stands in for a W&B run; raises where told to."""
-
-    def __init__(self, broken=""):
-        self.broken, self.summary, self.calls = broken, {}, []
-
-    def __getattr__(self, name):
-        def call(*arguments, **options):
-            self.calls.append(name)
-            if name == self.broken:
-                raise RuntimeError(f"{name} is broken")
-
-        return call
+def test_artifacts_say_what_they_were_made_from(replayed):
+    made = {a["name"]: a for records in replayed.values() for a in records["artifact"] if a["type"] != "run_table"}
+    assert {a["type"] for a in made.values()} == {"pool", "policy", "metrics", "figures"}
+    names = {item["path"] for item in made["a-run-ppo-policy"]["manifest"]["contents"]}
+    assert names == {"config.json", "model.safetensors"}  # what an optimizer goes on with is no part of a policy
+    sources = {name: json.loads(a.get("metadata") or "{}").get("made_from") for name, a in made.items()}
+    assert sources["a-run-metrics"] == ["a-run-pool-base", "a-run-pool-ppo"]
+    assert sources["a-run-figures"] == ["a-run-metrics"]
+    assert sources["a-run-pool-base"] is None
 
 
-@pytest.mark.parametrize("broken", ["init", "define_metric", "log", "finish"])
-def test_a_dead_mirror_ends_nothing(monkeypatch, caplog, rows, training, tmp_path, broken):
-    def init(**_):
-        if broken == "init":
-            raise ConnectionError("init is broken")
-        return Fake(broken)
+def followed(config, folder, pools, spoil=lambda update: None):
+    """A run whose tracker is there all the time."""
+    with Tracker(WandbBackend(CONFIG, folder, wait=5.0), folder, config) as tracker:
+        for update in range(1, UPDATES + 1):
+            tracker.updated(LOG[:update])
+            spoil(update)
+    write_results(folder, pools)
+    tracker.finished({"ppo": folder.parent / "checkpoint"})
 
-    monkeypatch.setattr(wandb, "init", init)
-    tracker = Tracker(CONFIG, "online", tmp_path, "group", SETTINGS)
+
+def test_a_live_mirror_and_a_replay_are_the_same(run, replayed, random_pools, config, tmp_path):
+    folder = tmp_path / "a run"
+    followed(config, folder, random_pools)
+    live = read_offline(folder)
+    assert {method: history(records) for method, records in live.items()} == {m: history(r) for m, r in replayed.items()}
+    before = {method: records["run"][0]["run_id"] for method, records in live.items()}
+    replay(WandbBackend(CONFIG, folder), folder)  # read_offline refuses two runs of a job
+    assert {method: records["run"][0]["run_id"] for method, records in read_offline(folder).items()} == before
+
+
+def test_wandbs_process_may_be_killed(replayed, random_pools, config, tmp_path, caplog):
+    def spoil(update):
+        if update == 2:
+            cores = [child for child in psutil.Process().children(recursive=True) if "wandb-core" in child.name()]
+            assert cores
+            for core in cores:
+                os.kill(core.pid, signal.SIGKILL)
+                core.wait()
+
+    folder = tmp_path / "a run"
     with caplog.at_level(logging.WARNING):
-        tracker.best_of_n(rows, 3, [], SAMPLES)
-        tracker.tuned(rows, "ppo", 3, training)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    for record, method in zip(caplog.records, ("best_of_n", "ppo"), strict=True):
-        assert f"{broken} is broken" in record.getMessage()
-        assert method in record.getMessage()
-        assert str(tmp_path) in record.getMessage()
+        followed(config, folder, random_pools, spoil)
+    assert "dashboard.py --replay" in caplog.text
+    assert str(folder) in caplog.text
+    assert [row["update"] for row in map(json.loads, (folder / "updates.jsonl").read_text().splitlines())] == [1, 2, 3, 4]
+    whole = read_offline(folder)  # what was lost while it went on is there at the end
+    assert {method: history(records) for method, records in whole.items()} == {m: history(r) for m, r in replayed.items()}
+
+
+def test_a_dead_network_is_waited_for_once(monkeypatch, caplog, run, config, tmp_path):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    wandb.teardown()
+    try:
+        backend = WandbBackend(TrackingConfig(name="wandb", mode="online"), tmp_path / "mirror", wait=1.0)
+        assert backend.mode == "online"
+        with caplog.at_level(logging.WARNING):
+            replay(backend, run[0])
+        assert backend.mode == "offline"
+        assert caplog.text.count("going on offline") == 1
+        assert "wandb sync" in backend.told()
+        assert set(read_offline(tmp_path / "mirror")) == JOBS
+    finally:
+        wandb.teardown()
+
+
+def test_what_a_server_has_is_not_logged_again(run):
+    class Half:
+        """A backend that holds the first three entries of every job."""
+
+        def __init__(self):
+            self.indices, self.kept, self.logged = [], [], 3
+
+        def open(self, job):
+            self.indices.append([])
+            return self
+
+        def log(self, index, entry):
+            self.indices[-1].append(index)
+
+        def keep(self, inputs, outputs):
+            self.kept.append([files.kind for files in outputs])
+
+        def close(self, whole):
+            assert whole
+
+    half = Half()
+    done = replay(half, run[0])
+    sizes = {job.method: len(job.entries) for job in read_jobs(run[0])}
+    assert half.indices == [list(range(3, size)) for size in sizes.values()]
+    assert done == {method: (max(0, size - 3), size) for method, size in sizes.items()}
+    assert half.kept == [["pool"], ["pool", "policy"], ["metrics"], ["figures"]]
+
+
+def test_online_lineage_is_used(monkeypatch, run):
+    given, used, logged = [], [], []
+
+    class Online:
+        step, id = 0, "x"
+
+        def __init__(self, options):
+            given.append(options)
+            self.dir = str(run[0])
+            self.settings = type("Settings", (), {"mode": "online"})
+
+        def use_artifact(self, artifact):
+            used.append((given[-1]["job_type"], artifact.name))
+
+        def log_artifact(self, artifact):
+            logged.append((given[-1]["job_type"], artifact.name))
+
+        def __getattr__(self, name):
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(wandb, "init", lambda **options: Online(options))
+    replay(WandbBackend(TrackingConfig(name="wandb", mode="online"), run[0]), run[0])
+    assert used == [("comparison", "a-run-pool-base"), ("comparison", "a-run-pool-ppo"), ("figures", "a-run-metrics")]
+    assert set(used) - {("comparison", name) for _, name in logged} == {("figures", "a-run-metrics")}
+    assert {options["resume"] for options in given} == {"allow"}
+    assert len({options["id"] for options in given}) == 4
+    assert all(type(options["config"]) is dict for options in given)
 
 
 @pytest.mark.parametrize("off", ["config", "environment"])
-def test_off_is_off(monkeypatch, rows, training, tmp_path, off):
-    def touched(*_, **__):
-        raise AssertionError("W&B was touched")
-
-    monkeypatch.setattr(wandb, "init", touched)
-    monkeypatch.setattr(wandb, "login", touched)
-    config = CONFIG
-    if off == "config":
-        config = TrackingConfig(name="none")
-    else:
+def test_off_is_off(monkeypatch, config, run, tmp_path, random_pools, off):
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("W&B was touched"))
+    monkeypatch.setattr(wandb, "login", lambda **_: pytest.fail("W&B was touched"))
+    if off == "environment":
         monkeypatch.setenv("WANDB_MODE", "disabled")
-    tracker = open_tracker(config, tmp_path / "run", "group", SETTINGS)
-    assert tracker.mode == "disabled"
-    assert describe(tracker) == "off"
-    tracker.best_of_n(rows, 3, [], SAMPLES)
-    tracker.tuned(rows, "ppo", 3, training)
-    assert not (tmp_path / "run").exists()
+    name = "none" if off == "config" else "wandb"
+    tracker = open_tracker(TrackingConfig(name=name), tmp_path / "run", config)
+    assert tracker.told() == "off"
+    with tracker:
+        tracker.updated(LOG)
+    write_results(tmp_path / "run", random_pools)
+    tracker.finished({})
+    assert not (tmp_path / "run" / "wandb").exists()
+    assert [len(job.entries) for job in read_jobs(tmp_path / "run")] == [len(job.entries) for job in read_jobs(run[0])]
 
 
 @pytest.mark.parametrize(("has_key", "mode"), [(True, "online"), (False, "offline")])
 def test_without_a_key_it_goes_offline(monkeypatch, tmp_path, has_key, mode):
     asked = []
-
-    def login(**options):
-        asked.append(options)
-        return has_key
-
-    monkeypatch.setattr(wandb, "login", login)
-    tracker = open_tracker(CONFIG, tmp_path, "group", SETTINGS)
-    assert tracker.mode == mode
+    monkeypatch.setattr(wandb, "login", lambda **options: asked.append(options) or has_key)
+    backend = WandbBackend(TrackingConfig(name="wandb"), tmp_path)
+    assert backend.mode == mode
     assert asked == [{"prompt": False, "verify": False}]
-    assert "\n" not in describe(tracker)
-    assert ("wandb sync" in describe(tracker)) == (mode == "offline")
-    assert str(tmp_path) in describe(tracker) or mode == "online"
+    assert "\n" not in backend.told()
+    assert ("wandb sync" in backend.told()) == (mode == "offline")
 
 
 def test_the_real_login_does_not_ask(tmp_path):
-    assert open_tracker(CONFIG, tmp_path, "group", SETTINGS).mode == "offline"
+    assert WandbBackend(TrackingConfig(name="wandb"), tmp_path).mode == "offline"
 
 
 def test_a_login_that_fails_means_offline(monkeypatch, caplog, tmp_path):
@@ -262,30 +310,17 @@ def test_a_login_that_fails_means_offline(monkeypatch, caplog, tmp_path):
 
     monkeypatch.setattr(wandb, "login", login)
     with caplog.at_level(logging.WARNING):
-        assert open_tracker(CONFIG, tmp_path, "group", SETTINGS).mode == "offline"
+        assert WandbBackend(TrackingConfig(name="wandb"), tmp_path).mode == "offline"
     assert "no home" in caplog.text
 
 
-@pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_mode_that_was_asked_for(monkeypatch, tmp_path, mode):
-    monkeypatch.setattr(wandb, "login", lambda **_: pytest.fail("nothing to find out"))
-    config = TrackingConfig(name="wandb", mode=mode)
-    assert open_tracker(config, tmp_path, "group", SETTINGS).mode == mode
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert open_tracker(config, tmp_path, "group", SETTINGS).mode == "offline"
+@pytest.mark.parametrize("name", ["trackio", "tensorboard"])
+def test_a_missing_package_is_one_line(monkeypatch, tmp_path, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(UserError, match=rf'^tracking={name}: {name} is not installed; run: pip install -e "\.\[tracking\]"$'):
+        open_backend(TrackingConfig(name=name), tmp_path)
 
 
-def test_what_it_hands_to_wandb(monkeypatch, rows, tmp_path):
-    given = []
-
-    def init(**options):
-        given.append(options)
-        return Fake()
-
-    monkeypatch.setattr(wandb, "init", init)
-    tracking.Tracker(CONFIG, "offline", tmp_path, "group", SETTINGS).best_of_n(rows, 3, [], SAMPLES)
-    (options,) = given
-    assert type(options["config"]) is dict
-    assert options["mode"] == "offline"
-    assert options["dir"] == tmp_path
-    assert shutil.which("wandb", path=str(Path(sys.executable).parent))
+def test_a_folder_that_is_no_runs(tmp_path):
+    with pytest.raises(UserError, match=r"holds no run: there is no config\.yaml"):
+        read_jobs(Path(tmp_path))

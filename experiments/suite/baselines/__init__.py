@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class TrainingTask:
         prompts: token ids of the training prompts (never evaluation prompts).
         seed: two runs with one seed are identical.
         folder: where it keeps checkpoints and log; the same folder again means: go on from there.
+        on_update: called with the whole log after every update.
     """
 
     config: BaselineConfig
@@ -36,6 +37,7 @@ class TrainingTask:
     prompts: Sequence[Sequence[int]]
     seed: int
     folder: Path
+    on_update: Callable[[list[dict[str, Any]]], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ class Checkpoints(TrainerCallback):
         self.keep()
 
     def keep(self) -> None:
-        """Write a checkpoint if the last update in the log is one that has one."""
+        """After every update: tell of it, and write a checkpoint if it is one that has one."""
         update = len(self.log)
+        if self.task.on_update is not None:
+            self.task.on_update(self.log)
         kept = checkpoint_updates(self.task.config)
         if update not in kept:
             return
