@@ -18,6 +18,7 @@ from suite import imdb
 from suite.baselines import Training, TrainingTask, train
 from suite.command import UserError, located
 from suite.cost import Costs, request_flops
+from suite.engines import chosen_engine
 from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
 from suite.findings import (
     Findings,
@@ -30,6 +31,7 @@ from suite.findings import (
 from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
+from suite.shards import open_shards
 
 _FORMAT = 2
 
@@ -143,11 +145,25 @@ def _read_reviews(config: RunConfig) -> list[tuple[str, int]]:
         raise UserError(f"task={config.task.name}: {error}") from None
 
 
+def pool_maker(comparison: Comparison) -> PoolMaker:
+    """What draws the pools of a comparison, on the engine that its configuration names."""
+    config, engine = comparison.config, comparison.config.engine
+    return PoolMaker(
+        located(config.cache),
+        comparison.policy,
+        comparison.judges,
+        config.sampling,
+        comparison.evaluation_prompts,
+        shards=None if engine.shards is None else open_shards(engine.shards),
+        engine=chosen_engine(engine),
+    )
+
+
 def compare(comparison: Comparison) -> Outcome:
     """Draw, train, draw again, and turn it all into rows."""
     config = comparison.config
     cache = located(config.cache)
-    maker = PoolMaker(cache, comparison.policy, comparison.judges, config.sampling, comparison.evaluation_prompts)
+    maker = pool_maker(comparison)
     with comparison.timed("base pool"):
         base = maker.pool(comparison.policy, config.num_candidates, config.seed)
     study = Study(base, config.seed, config.resamples)

@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from suite.baseline_schema import BASELINES, BaselineConfig, Rule
 from suite.command import UserError, located
+from suite.engine_schema import EngineConfig
 
 
 @dataclass
@@ -93,6 +94,7 @@ class RunConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:
         """Everything that can be known to be wrong before a model is loaded.
@@ -126,6 +128,13 @@ class RunConfig:
                 "auto, online or offline",
             ),
             *base.rules(),
+            *self.engine.rules(),
+            (
+                self.engine.name != "vllm" or (sampling.top_k == 0 and sampling.top_p == 1.0),
+                "sampling.top_k, sampling.top_p",
+                (sampling.top_k, sampling.top_p),
+                "0 and 1.0 with engine=vllm (its responses are given their log-probabilities afterwards)",
+            ),
             (
                 base.name == "none" or (sampling.top_k == 0 and sampling.top_p == 1.0),
                 "sampling.top_k, sampling.top_p",
@@ -136,6 +145,7 @@ class RunConfig:
         for holds, key, value, allowed in rules:
             if not holds:
                 raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        self.engine.check_packages()
         for key in ("results", "cache"):
             check_writable(key, getattr(self, key))
 
@@ -168,6 +178,7 @@ def register() -> None:
     from suite.benchmark_schema import BenchmarkConfig
     from suite.coverage import CoverageConfig
     from suite.pretraining import PretrainConfig
+    from suite.scaling_measures import ScalingConfig
 
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
@@ -176,3 +187,4 @@ def register() -> None:
     store.store(name="benchmark_schema", node=BenchmarkConfig)
     store.store(name="pretrain_schema", node=PretrainConfig)
     store.store(name="coverage_schema", node=CoverageConfig)
+    store.store(name="scaling_schema", node=ScalingConfig)
