@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -22,7 +23,41 @@ _FIXED_COLUMNS = (
 
 def save_candidates(pool: Candidates, path: str | os.PathLike[str]) -> None:
     """What `Candidates.save` does."""
-    parquet = _pyarrow_parquet()
+    table = _table(pool)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        _write(table, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def candidates_bytes(pool: Candidates) -> bytes:
+    """The file that `Candidates.save` writes, as bytes: for an object store, or to send to another process."""
+    buffer = io.BytesIO()
+    _write(_table(pool), buffer)
+    return buffer.getvalue()
+
+
+def candidates_from_bytes(data: bytes, origin: str = "these bytes") -> Candidates:
+    """What `candidates_bytes` wrote; `origin` is where it came from, for the message when it is not that.
+
+    Raises:
+        ValueError: the bytes are no candidates file.
+    """
+    return _read(io.BytesIO(data), origin)
+
+
+def _write(table: Any, file: Any) -> None:
+    _pyarrow_parquet().write_table(table, file, compression="zstd")
+
+
+def _table(pool: Candidates) -> Any:
+    _pyarrow_parquet()
     import pyarrow as pa
 
     clash = set(pool.scores) & set(_FIXED_COLUMNS)
@@ -50,26 +85,20 @@ def save_candidates(pool: Candidates, path: str | os.PathLike[str]) -> None:
         columns["ref_logprob"] = pool.ref_logprobs.reshape(-1)
     columns.update({name: values.reshape(-1) for name, values in pool.scores.items()})
     header = {"format": _FORMAT, "prompts": prompts, "candidates": candidates, "scores": list(pool.scores)}
-    table = pa.table(columns).replace_schema_metadata(
+    return pa.table(columns).replace_schema_metadata(
         {"bon": json.dumps(header), "bon.metadata": json.dumps(dict(pool.metadata))}
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        parquet.write_table(table, temporary, compression="zstd")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load_candidates(path: str | os.PathLike[str]) -> Candidates:
     """What `Candidates.load` does."""
+    return _read(path, str(path))
+
+
+def _read(file: Any, path: str) -> Candidates:
     parquet = _pyarrow_parquet()
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(file)
         header = json.loads(table.schema.metadata[b"bon"])
         metadata = json.loads(table.schema.metadata[b"bon.metadata"])
     except FileNotFoundError:

@@ -6,7 +6,9 @@ import functools
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -44,8 +46,18 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return reported
 
 
+def share_path() -> None:
+    """Processes that this one starts, here or through a scheduler, find `bon` and `suite` where this one has them."""
+    places = [str(REPOSITORY), str(REPOSITORY / "experiments")]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([*places, *(place for place in known if place and place not in places)])
+
+
 def command(main: Callable[[], None]) -> None:
     """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2."""
+    share_path()
+    # Names the folder of a sweep's jobs: two that start in one second have two.
+    os.environ.setdefault("BON_LAUNCH", f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{uuid.uuid4().hex[:8]}")
     before = signal.signal(signal.SIGTERM, _terminate)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with its own exit code
     try:

@@ -18,6 +18,7 @@ from suite import imdb
 from suite.baselines import Training, TrainingTask, train
 from suite.command import UserError, located
 from suite.cost import Costs, request_flops
+from suite.engines import chosen_engine
 from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
 from suite.findings import (
     Findings,
@@ -30,6 +31,7 @@ from suite.findings import (
 from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
+from suite.shards import open_shards
 
 _FORMAT = 3
 
@@ -192,9 +194,17 @@ def compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], 
 
 
 def pool_maker(comparison: Comparison) -> PoolMaker:
-    """Draws the run's pools, into its cache."""
-    cache = located(comparison.config.cache)
-    return PoolMaker(cache, comparison.policy, comparison.judges, comparison.config.sampling, comparison.evaluation_prompts)
+    """What draws the pools of a comparison, on the engine that its configuration names."""
+    config, engine = comparison.config, comparison.config.engine
+    return PoolMaker(
+        located(config.cache),
+        comparison.policy,
+        comparison.judges,
+        config.sampling,
+        comparison.evaluation_prompts,
+        shards=None if engine.shards is None else open_shards(engine.shards),
+        engine=chosen_engine(engine),
+    )
 
 
 def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Training) -> Iterator[tuple[int, Policy, Candidates]]:

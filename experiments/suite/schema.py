@@ -10,6 +10,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from suite.baseline_schema import BASELINES, BaselineConfig, Rule
 from suite.command import UserError, located
+from suite.engine_schema import EngineConfig
 
 
 @dataclass
@@ -105,6 +106,7 @@ class RunConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:
         """Everything that can be known to be wrong before a model is loaded.
@@ -133,6 +135,13 @@ class RunConfig:
             ),
             *self.tracking.rules(),
             *base.rules(),
+            *self.engine.rules(),
+            (
+                self.engine.name != "vllm" or (sampling.top_k == 0 and sampling.top_p == 1.0),
+                "sampling.top_k, sampling.top_p",
+                (sampling.top_k, sampling.top_p),
+                "0 and 1.0 with engine=vllm (its responses are given their log-probabilities afterwards)",
+            ),
             (
                 base.name == "none" or (sampling.top_k == 0 and sampling.top_p == 1.0),
                 "sampling.top_k, sampling.top_p",
@@ -143,6 +152,7 @@ class RunConfig:
         for holds, key, value, allowed in rules:
             if not holds:
                 raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        self.engine.check_packages()
         for key in ("results", "cache"):
             check_writable(key, getattr(self, key))
 
@@ -175,6 +185,7 @@ def register() -> None:
     from suite.benchmark_schema import BenchmarkConfig
     from suite.coverage import CoverageConfig
     from suite.pretraining import PretrainConfig
+    from suite.scaling_measures import ScalingConfig
     from suite.studies.schema import ReproduceConfig
     from suite.tuning import TuneConfig
 
@@ -187,3 +198,4 @@ def register() -> None:
     store.store(name="coverage_schema", node=CoverageConfig)
     store.store(name="tune_schema", node=TuneConfig)
     store.store(name="reproduce_schema", node=ReproduceConfig)
+    store.store(name="scaling_schema", node=ScalingConfig)

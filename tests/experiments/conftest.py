@@ -231,3 +231,28 @@ def random_pools(hand_pool):
         scores={"kl_monte_carlo": kl + rng.normal(size=(12, 4)), "kl_rao_blackwell": kl},
     )  # fmt: skip
     return {"base": base, "ppo": tuned}
+
+
+@pytest.fixture(scope="session")
+def s3_bucket():
+    """s3://pools on a server on loopback that speaks S3; clients in this process and in its children find it."""
+    pytest.importorskip("s3fs", reason='needs pip install -e ".[dev]"')
+    server_module = pytest.importorskip("moto.server", reason='needs pip install -e ".[dev]"')
+    import fsspec
+
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
+            "FSSPEC_S3_KEY": "user",
+            "FSSPEC_S3_SECRET": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        fsspec.filesystem("s3").mkdir("pools")
+        yield "s3://pools"
+        fsspec.config.conf.pop("s3", None)
+    server.stop()

@@ -1,0 +1,39 @@
+"""Write the tables of docs/scaling.md from published figures and from what was measured. `measure=true` measures again."""
+
+# isort: off
+from suite.command import UserError, command, job  # first: the package says in one line what is not installed
+
+# isort: on
+import json
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from suite.command import located
+from suite.manifest import manifest, write_json
+from suite.scaling import tables, written
+from suite.scaling_measures import Measured, ScalingConfig, measure
+from suite.schema import register
+
+
+@hydra.main(config_path="../conf", config_name="simulate", version_base="1.3")
+@job
+def main(composed: DictConfig) -> None:
+    """Measure if asked to, simulate, write."""
+    config: ScalingConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    folder, document = located(config.output), located(config.document)
+    if config.measure:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "measured.json", measure(config).as_json())
+        write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(composed)))
+    if not (folder / "measured.json").is_file():
+        raise UserError(f"output={config.output} holds no measured.json: measure=true makes it")
+    measured = Measured.of_json(json.loads((folder / "measured.json").read_text(encoding="utf-8")))
+    made = tables(measured)
+    document.write_text(written(document.read_text(encoding="utf-8"), made), encoding="utf-8")
+    print("\n\n".join(f"{name}\n{table}" for name, table in made.items()))
+
+
+if __name__ == "__main__":
+    register()
+    command(main)
