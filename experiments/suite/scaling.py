@@ -144,8 +144,9 @@ def written(document: str, made: dict[str, str]) -> str:
             f"document: its tables are {', '.join(sorted(marks)) or 'none'}, those made are {', '.join(sorted(made))}"
         )
     for name, table in made.items():
-        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
-        document = re.sub(pattern, lambda mark, table=table: f"{mark[1]}{table}\n{mark[2]}", document, flags=re.DOTALL)
+        before, begin, rest = document.partition(f"<!-- table: {name} -->\n")
+        _, end, behind = rest.partition("<!-- end -->")
+        document = f"{before}{begin}{table}\n{end}{behind}"
     return document
 
 
