@@ -34,7 +34,7 @@ def test_flops_are_those_of_a_real_model():
     assert SMALL.cache_bytes == 2 * 2 * 2 * 8 * 2
 
 
-@pytest.mark.parametrize(("policy", "size"), zip(POLICIES, (134.5e6, 1.236e9, 8.03e9, 70.55e9), strict=True))
+@pytest.mark.parametrize(("policy", "size"), list(zip(POLICIES, (134.5e6, 1.236e9, 8.03e9, 70.55e9), strict=True)))
 def test_policies_have_the_sizes_that_they_are_named_for(policy, size):
     assert policy.parameters == pytest.approx(size, rel=2e-3)
     assert policy.flops <= 2 * policy.parameters
