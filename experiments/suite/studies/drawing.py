@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from suite.baselines import train
 from suite.command import REPOSITORY, located
@@ -28,8 +29,13 @@ def run_config(*overrides: str) -> RunConfig:
     Raises:
         UserError: a value is not allowed.
     """
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return checked_config(compose("config", overrides=["tracking=none", *overrides]))
+    outer = GlobalHydra.instance()
+    running, outer.hydra = outer.hydra, None  # that of the command that is running: Hydra knows one at a time
+    try:
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            return checked_config(compose("config", overrides=["tracking=none", *overrides]))
+    finally:
+        outer.hydra = running
 
 
 def draw(study: str, folder: Path, settings: Any, runs: Sequence[Run]) -> None:
