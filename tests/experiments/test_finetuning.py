@@ -76,11 +76,11 @@ def test_a_stopped_training_goes_on(settings, fewer_splits, tmp_path, monkeypatc
 def test_the_policy_learns_and_is_found_again(settings, fewer_splits, policy):
     folder, facts, reused = finetune(settings(steps=30), fewer_splits)
     assert not reused
-    assert facts["after"]["per_token"] < 0.9 * facts["before"]["per_token"]
+    assert facts["after"]["perplexity per token"] < 0.9 * facts["before"]["perplexity per token"]
     tuned = load_policy(PolicyConfig("tuned", str(folder)), CPU)
     assert tuned.digest != policy.digest
     measured = held_out_perplexity(tuned.model, tuned.tokenizer, fewer_splits["held_out"], 32, 5)
-    assert measured.per_token == pytest.approx(facts["after"]["per_token"], rel=1e-5)
+    assert measured.per_token == pytest.approx(facts["after"]["perplexity per token"], rel=1e-5)
     assert tuned.tokenizer.pad_token_id == policy.tokenizer.pad_token_id
     again, same, reused = finetune(settings(steps=30), fewer_splits)
     assert reused

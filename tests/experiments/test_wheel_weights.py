@@ -202,9 +202,18 @@ def policy_source_api(endpoint):
     return HfApi(endpoint=endpoint)
 
 
-def test_padding_that_the_vocabulary_does_not_have(models):
-    with pytest.raises(UserError, match=r"policy\.pad_token=<none> is not allowed: must be a token of"):
-        load_policy(PolicyConfig("tiny", str(models / "policy"), pad_token="<none>"), CPU)
+def test_padding_from_the_vocabulary_where_there_is_none(models, tmp_path):
+    named = {"name": "tiny", "path": str(tmp_path / "policy")}
+    shutil.copytree(models / "policy", tmp_path / "policy")
+    assert load_policy(PolicyConfig(**named, pad_token="<none>"), CPU).tokenizer.pad_token == "<|pad|>"
+    tokenizer = AutoTokenizer.from_pretrained(models / "policy")
+    for own in (None, tokenizer.eos_token):
+        tokenizer.pad_token = own
+        tokenizer.save_pretrained(tmp_path / "policy")
+        padded = load_policy(PolicyConfig(**named, pad_token="<|pad|>"), CPU)
+        assert padded.tokenizer.pad_token_id == padded.tokenizer.get_vocab()["<|pad|>"] != padded.tokenizer.eos_token_id
+        with pytest.raises(UserError, match=r"policy\.pad_token=<none> is not allowed: must be a token of"):
+            load_policy(PolicyConfig(**named, pad_token="<none>"), CPU)
 
 
 def test_the_real_wheel():
