@@ -18,6 +18,9 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
+#: Steps between two looks at whether all responses have ended. A look makes a GPU's queue run empty; on a CPU it is free.
+_GPU_LOOKS_EVERY = 8
+
 
 @dataclass
 class Responses:
@@ -205,6 +208,10 @@ def _processors(model: Any, config: GenerationConfig, mask: torch.Tensor, steps:
     )
 
 
+def _looks_every(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else _GPU_LOOKS_EVERY
+
+
 def _decode_forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw) -> None:
     rows, steps = draw.uniforms.shape
     width = ids.shape[1]
@@ -226,9 +233,10 @@ def _decode_forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: 
     full_mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
     position = position[:, -1:].repeat_interleave(repeats, 0)
     all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
+    every = _looks_every(ids.device)
     for step in range(steps):
         all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
-        if step + 1 == steps or not draw.going.any():
+        if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
             return
         position = position + draw.going[:, None].long()  # rows that have ended stay inside the context
         output = model(

@@ -14,6 +14,8 @@ from bon.decoding import evaluation_mode
 from bon.wrappers import unwrapped
 
 _BATCH_TOKENS = 4096
+#: Logits in one batch, in numbers: 256 MiB in single precision. Whoever reads them makes several copies.
+_BATCH_LOGITS = 1 << 26
 
 
 def response_logits(
@@ -32,11 +34,12 @@ def response_logits(
     prompt_lengths = np.array([len(ids) for ids in candidates.prompt_token_ids])
     keeps = model._supports_logits_to_keep()
     steps = candidates.token_ids.shape[2]
+    most = _BATCH_LOGITS // (model.config.get_text_config().vocab_size * (steps + 1))
     for width in np.unique(prompt_lengths):
         of_width = np.flatnonzero(prompt_lengths == width)
         prompts = np.repeat(of_width, candidates.num_candidates)
         columns = np.tile(np.arange(candidates.num_candidates), len(of_width))
-        size = max(1, batch_tokens // (int(width) + steps))
+        size = max(1, min(most, batch_tokens // (int(width) + steps)))
         for begin in range(0, len(prompts), size):
             rows = (prompts[begin : begin + size], columns[begin : begin + size])
             inside = torch.from_numpy(np.arange(steps) < candidates.lengths[rows][:, None]).to(device)

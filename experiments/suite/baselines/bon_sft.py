@@ -30,6 +30,7 @@ from suite.baselines.updates import Clock, batch, clipped, falling, resumable, u
 from suite.cost import FlopMeter, models_of
 from suite.policies import prepared
 from suite.pools import digest
+from suite.precision import autocast
 
 
 def train(task: TrainingTask) -> Training:
@@ -61,7 +62,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         disable=None,
     ):  # fmt: skip
         rows = batch(task.seed, update, len(prompts), config.batch_size)
-        with FlopMeter([policy]) as meter:
+        with FlopMeter([policy]) as meter, autocast(device):
             loss = response_loss(policy, [prompts[r] for r in rows], [responses[r] for r in rows], task.sampling.temperature)
         loss.backward()
         rate = scheduler.get_last_lr()[0]

@@ -16,6 +16,7 @@ from bon.diversity import distinct_n
 from bon.options import resolve_generation_config
 from bon.randomness import candidate_uniforms
 from suite.baselines import TrainingTask
+from suite.precision import autocast
 
 #: Streams of random numbers derived from the seed (roll-outs have the seed itself).
 MINIBATCHES, ORDER, POOL = 1, 2, 3
@@ -73,18 +74,21 @@ class RollOuts:
         uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(rows)])
         device = self.policy.device
         record = _Record()
-        responses = decode(
-            self.policy,
-            self.config,
-            prompts,
-            repeats,
-            torch.from_numpy(uniforms).to(device),
-            torch.full((rows,), steps, device=device),
-            extra_processor=record,
-        )
+        with autocast(device):  # as the trainer computes the same tokens again
+            responses = decode(
+                self.policy,
+                self.config,
+                prompts,
+                repeats,
+                torch.from_numpy(uniforms).to(device),
+                torch.full((rows,), steps, device=device),
+                extra_processor=record,
+            )
         self.update += 1
         self.tokens += int(responses.lengths.sum())
-        self._logits, self._lengths, self._kl = record.logits, responses.lengths, []
+        # On a GPU the loop may go on for some steps after the last response has ended.
+        logits = record.logits[: int(responses.lengths.max())]
+        self._logits, self._lengths, self._kl = logits, responses.lengths, []
         self._facts = _facts(responses, self.task.policy.tokenizer.eos_token_id)
         return responses
 

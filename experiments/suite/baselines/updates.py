@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from suite.baseline_schema import RLConfig
 from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
 from suite.baselines.roll_outs import ORDER
+from suite.command import UserError
+from suite.precision import trainers_mix
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -32,7 +35,7 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
         go_on: trains, from the checkpoint that it is given or from the beginning, and writes the checkpoints.
 
     Raises:
-        UserError: the folder holds checkpoints of another training.
+        UserError: the folder holds checkpoints of another training, or an update does not fit into the GPU's memory.
     """
     config = task.config
     for leftover in task.folder.glob(".writing-*"):
@@ -43,8 +46,12 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
     done = [update for update in steps if (checkpoint_folder(task.folder, update) / "updates.jsonl").is_file()]
     reused = bool(done) and done[-1] == config.updates
     if not reused:
-        with own_randomness():
-            go_on(task, checkpoint_folder(task.folder, done[-1]) if done else None)
+        try:
+            with own_randomness(), trainers_mix(task.policy.model.device):
+                go_on(task, checkpoint_folder(task.folder, done[-1]) if done else None)
+        except torch.OutOfMemoryError:
+            remedy = "make it smaller" + (" or baseline.num_mini_batches larger" if isinstance(config, RLConfig) else "")
+            raise UserError(f"baseline.batch_size={config.batch_size} does not fit into the GPU's memory: {remedy}") from None
     log = read_log(checkpoint_folder(task.folder, config.updates))
     return Training(
         checkpoints={update: checkpoint_folder(task.folder, update) for update in steps},

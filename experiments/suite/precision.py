@@ -1,0 +1,63 @@
+"""Numbers on a device: which precision a model has, and when training mixes two of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from suite.command import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by units of its own; without them it is emulated, many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision that a policy is sampled in: `auto` is bfloat16 on a GPU that has it, single precision elsewhere.
+
+    Raises:
+        UserError: another name, or bfloat16 on a device without it.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"policy.dtype={name} is not allowed: must be auto, {' or '.join(DTYPES)}")
+    if DTYPES[name] is torch.bfloat16 and not has_bfloat16(device):
+        raise UserError(f"policy.dtype={name}: this {device.type} has no units for it; use policy.dtype=float32")
+    return DTYPES[name]
+
+
+def mixes(device: torch.device) -> bool:
+    """Whether training on the device computes in bfloat16 beside weights in single precision: on GPUs that have it."""
+    return device.type == "cuda" and has_bfloat16(device)
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Matrix products inside are computed in bfloat16 where `mixes` says so; elsewhere nothing changes."""
+    return torch.autocast(device.type, torch.bfloat16) if mixes(device) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def trainers_mix(device: torch.device) -> Iterator[None]:
+    """TRL's trainers that are made inside mix precisions where `mixes` says so.
+
+    The variable is the one way that all of them heed: PPO's hands `bf16` of its settings to nobody.
+    """
+    name = "ACCELERATE_MIXED_PRECISION"
+    before = os.environ.get(name)
+    os.environ[name] = "bf16" if mixes(device) else "no"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
