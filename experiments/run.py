@@ -7,6 +7,7 @@ from suite.command import command, job  # first: the package says in one line wh
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from suite import processes
 from suite.comparison import compare, model_facts, prepare, sample_table
 from suite.evaluation import write_rows
 from suite.figures import draw_figures
@@ -22,7 +23,11 @@ from suite.tracking import describe, open_tracker
 def main(composed: DictConfig) -> None:
     """Resolve, validate, draw, train, evaluate, save, show."""
     config = checked_config(composed)
+    processes.start(config)
     comparison = prepare(config)
+    if not processes.first():
+        compare(comparison)  # its part of the work; the first process shows and saves
+        return
     resolved = OmegaConf.to_container(composed, resolve=True)
     folder = comparison.folder
     tracker = open_tracker(config.tracking, folder, comparison.name, resolved)
@@ -44,7 +49,7 @@ def main(composed: DictConfig) -> None:
     tracker.best_of_n(outcome.rows, config.seed, figures, shown)
     if outcome.training is not None:
         tracker.tuned(outcome.rows, config.baseline.name, config.seed, outcome.training)
-    facts = {"seed": config.seed, "seconds": comparison.seconds, **model_facts(comparison)}
+    facts = {"seed": config.seed, "processes": processes.size(), "seconds": comparison.seconds, **model_facts(comparison)}
     write_json(folder / "manifest.json", manifest(**facts))
 
     told = f"{table(outcome, config.n)}\n\n{verdict(outcome)}"
@@ -57,4 +62,4 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     register()
-    command(main)
+    command(main, several=True)

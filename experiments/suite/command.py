@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+#: Seconds that another process than the first keeps what is wrong to itself: the first has most likely met the same.
+_GRACE = 30.0
 
 
 class UserError(Exception):
@@ -38,8 +43,15 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return reported
 
 
-def command(main: Callable[[], None]) -> None:
-    """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2."""
+def command(main: Callable[[], None], several: bool = False) -> None:
+    """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2.
+
+    Args:
+        main: the entry point.
+        several: whether it knows what to do in several processes (`suite.processes`).
+    """
+    if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _fail("this command runs in one process: start it without torchrun; experiments/run.py takes several")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and leaving with its own exit code
     try:
         main()
@@ -51,6 +63,10 @@ def command(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str) -> NoReturn:
+    rank = int(os.environ.get("RANK", "0"))
+    if rank > 0:
+        time.sleep(_GRACE)  # once the first has told, torchrun ends this process
+        message = f"process {rank}: {message}"
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2) from None
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bon import Candidates, generate_candidates, score_candidates
 from bon.candidates import stacked
 from bon.kl import sequence_kl
+from suite import processes
 from suite.policies import Judge, Policy
 from suite.schema import SamplingConfig
 
@@ -48,11 +49,17 @@ class PoolMaker:
         """The first `num_candidates` candidates of every prompt from `policy`: scored, with the base policy as reference.
 
         Shards that exist are read, missing ones drawn. A tuned policy's pool also holds its KL to the base for each candidate.
+        Of several processes each draws its part of the blocks, then all read all shards: the same bits as in one.
         """
         blocks = [range(b, min(b + PROMPT_BLOCK, len(self.prompts))) for b in range(0, len(self.prompts), PROMPT_BLOCK)]
         label = "base" if policy.digest == self.base.digest else policy.name
-        with tqdm(blocks, desc=f"{num_candidates} candidates a prompt ({label})", disable=None if progress else True) as bar:
+        own = blocks[processes.rank() :: processes.size()]
+        quiet = None if progress and processes.first() else True
+        with tqdm(own, desc=f"{num_candidates} candidates a prompt ({label})", disable=quiet) as bar:
             parts = [self._block(policy, block, num_candidates, seed) for block in bar]
+        if processes.size() > 1:
+            processes.barrier()
+            parts = [self._block(policy, block, num_candidates, seed) for block in blocks]
         return stacked(parts)
 
     def _block(self, policy: Policy, block: range, num_candidates: int, seed: int) -> Candidates:
