@@ -7,6 +7,7 @@ from suite.command import command, job  # first: the package says in one line wh
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from suite import processes
 from suite.comparison import compare, model_facts, prepare, sample_table
 from suite.evaluation import write_rows
 from suite.figures import draw_figures
@@ -23,7 +24,11 @@ from suite.tracking import open_tracker
 def main(composed: DictConfig) -> None:
     """Resolve, validate, draw, train, evaluate, save, show."""
     config = checked_config(composed)
+    processes.start(config)
     comparison = prepare(config)
+    if not processes.first():
+        compare(comparison)  # its part of the work; the first process shows and saves
+        return
     resolved = OmegaConf.to_container(composed, resolve=True)
     folder = comparison.folder
     tracker = open_tracker(config.tracking, folder, resolved)
@@ -41,7 +46,7 @@ def main(composed: DictConfig) -> None:
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
     (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")
-    facts = {"seed": config.seed, "seconds": comparison.seconds, **model_facts(comparison)}
+    facts = {"seed": config.seed, "processes": processes.size(), "seconds": comparison.seconds, **model_facts(comparison)}
     write_json(folder / "manifest.json", manifest(**facts))
 
     told = f"{table(outcome, config.n)}\n\n{verdict(outcome)}"
@@ -56,4 +61,4 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     register()
-    command(main)
+    command(main, several=True)

@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -18,6 +19,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+#: Seconds that another process than the first keeps what is wrong to itself: the first has most likely met the same.
+_GRACE = 30.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -53,8 +58,15 @@ def share_path() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([*places, *(place for place in known if place and place not in places)])
 
 
-def command(main: Callable[[], None]) -> None:
-    """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2."""
+def command(main: Callable[[], None], several: bool = False) -> None:
+    """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2.
+
+    Args:
+        main: the entry point.
+        several: whether it knows what to do in several processes (`suite.processes`).
+    """
+    if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        fail("this command runs in one process: start it without torchrun; experiments/run.py takes several")
     share_path()
     # Names the folder of a sweep's jobs: two that start in one second have two.
     os.environ.setdefault("BON_LAUNCH", f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{uuid.uuid4().hex[:8]}")
@@ -77,6 +89,10 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def fail(message: str) -> NoReturn:
     """End the command with one line on stderr and exit code 2."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank > 0:
+        time.sleep(_GRACE)  # once the first has told, torchrun ends this process
+        message = f"process {rank}: {message}"
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2) from None
 

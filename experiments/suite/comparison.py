@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from bon import Candidates
-from suite import imdb
+from suite import imdb, processes
 from suite.baselines import Training, TrainingTask, train
 from suite.command import UserError, located
 from suite.cost import Costs, request_flops
@@ -238,6 +238,7 @@ def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
             "prompts": comparison.training_prompts,
             "seed": config.seed,
             "device": comparison.device.type,
+            **processes.determining(),
         }
     )
     return TrainingTask(

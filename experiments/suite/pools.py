@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bon import Candidates, generate_candidates, score_candidates
 from bon.candidates import stacked
 from bon.kl import sequence_kl
+from suite import processes
 from suite.command import UserError
 from suite.policies import Judge, Policy
 from suite.schema import SamplingConfig
@@ -159,8 +160,14 @@ class PoolMaker:
         """The first `num_candidates` candidates of every prompt from `policy`: scored, with the base policy as reference.
 
         Shards that exist are read, missing ones drawn. A tuned policy's pool also holds its KL to the base for each candidate.
+        Of several processes each draws its part of the blocks, then all read all shards: the same bits as in one.
         """
-        return stacked(list(self.blocks(policy, num_candidates, seed, progress)))
+        if processes.size() > 1:
+            recipe = self._recipe(policy, seed)
+            for block in self._blocks[processes.rank() :: processes.size()]:
+                self._block(recipe, block, num_candidates)
+            processes.barrier()
+        return stacked(list(self.blocks(policy, num_candidates, seed, progress and processes.first())))
 
     def blocks(self, policy: Policy, num_candidates: int, seed: int, progress: bool = True) -> Iterator[Candidates]:
         """The pool block by block, in the order of the prompts: what need not fit in memory at once."""

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from suite import processes
 from suite.baseline_schema import BaselineConfig
 from suite.baselines import TrainingTask
 from suite.command import UserError
@@ -33,13 +34,18 @@ class Checkpoints(TrainerCallback):
         self.keep()
 
     def keep(self) -> None:
-        """After every update: tell of it, and write a checkpoint if it is one that has one."""
+        """After every update: tell of it, and write a checkpoint if it has one; of several processes the first does."""
         update = len(self.log)
         if self.task.on_update is not None:
             self.task.on_update(self.log)
         kept = checkpoint_updates(self.task.config)
         if update not in kept:
             return
+        if processes.first():
+            self._write(update, kept)
+        processes.barrier()
+
+    def _write(self, update: int, kept: list[int]) -> None:
         self.task.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=self.task.folder, prefix=".writing-"))
         self.policy.save_pretrained(temporary)
@@ -78,6 +84,7 @@ def described(task: TrainingTask) -> dict[str, Any]:
         "proxy": getattr(task.proxy, "digest", None),
         "prompts": hashlib.sha256(json.dumps([list(ids) for ids in task.prompts]).encode()).hexdigest(),
         "seed": task.seed,
+        **processes.determining(),
     }
 
 

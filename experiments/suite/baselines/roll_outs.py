@@ -15,6 +15,7 @@ from bon.decoding import Responses, decode
 from bon.diversity import distinct_n
 from bon.options import resolve_generation_config
 from bon.randomness import candidate_uniforms
+from suite import processes
 from suite.baselines import TrainingTask
 from suite.precision import autocast
 
@@ -67,11 +68,16 @@ class RollOuts:
         )
 
     def draw(self, prompts: Sequence[Sequence[int]], repeats: int) -> Responses:
-        """The responses of an update, `repeats` to each prompt; the global generators start afresh."""
+        """The responses of an update, `repeats` to each prompt; the global generators start afresh.
+
+        Of several processes each draws its share of the rows; a row's random numbers are the same whoever draws it.
+        """
         seed, steps, rows = self.task.seed, self.task.sampling.max_new_tokens, len(prompts) * repeats
         np.random.seed(np.random.SeedSequence([seed, MINIBATCHES, self.update]).generate_state(4))  # noqa: NPY002
         torch.manual_seed(seed)
-        uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in range(rows)])
+        begin = processes.rank() * rows
+        own = range(begin, begin + rows)
+        uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in own])
         device = self.policy.device
         record = _Record()
         with autocast(device):  # as the trainer computes the same tokens again
@@ -85,11 +91,12 @@ class RollOuts:
                 extra_processor=record,
             )
         self.update += 1
-        self.tokens += int(responses.lengths.sum())
         # On a GPU the loop may go on for some steps after the last response has ended.
         logits = record.logits[: int(responses.lengths.max())]
         self._logits, self._lengths, self._kl = logits, responses.lengths, []
-        self._facts = _facts(responses, self.task.policy.tokenizer.eos_token_id)
+        token_ids, lengths = processes.gathered(responses.token_ids), processes.gathered(responses.lengths)
+        self.tokens += int(lengths.sum())
+        self._facts = _facts(token_ids, lengths.tolist(), self.task.policy.tokenizer.eos_token_id)
         return responses
 
     def _compare(self, _reference: nn.Module, _inputs: Any, output: Any) -> None:
@@ -104,8 +111,12 @@ class RollOuts:
         self._kl += (divergence * inside).sum(1).tolist()
 
     def facts(self) -> dict[str, float]:
-        """Of the last roll-outs: mean length, share that ended by itself, distinct-2, and KL where there was a reference."""
-        kl = {"objective/kl_rao_blackwell": float(np.mean(self._kl))} if self._kl else {}
+        """Of the last roll-outs: mean length, share that ended by itself, distinct-2, and KL where there was a reference.
+
+        These are of the rows of all processes, as is what was spent; all of them must ask.
+        """
+        every = processes.gathered(torch.tensor(self._kl, dtype=torch.float64)).tolist()
+        kl = {"objective/kl_rao_blackwell": float(np.mean(every))} if every else {}
         return {**self._facts, **kl}
 
     def spent(self) -> int:
@@ -114,9 +125,8 @@ class RollOuts:
         return tokens
 
 
-def _facts(responses: Responses, eos_token_id: int | None) -> dict[str, float]:
-    lengths = responses.lengths.tolist()
-    rows = [ids[:length].tolist() for ids, length in zip(responses.token_ids, lengths, strict=True)]
+def _facts(token_ids: torch.Tensor, lengths: list[int], eos_token_id: int | None) -> dict[str, float]:
+    rows = [ids[:length].tolist() for ids, length in zip(token_ids, lengths, strict=True)]
     return {
         "response/length": float(np.mean(lengths)),
         "response/eos_rate": float(np.mean([bool(ids) and ids[-1] == eos_token_id for ids in rows])),

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from suite import processes
 from suite.baseline_schema import RLConfig
 from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
@@ -38,17 +39,18 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
         UserError: the folder holds checkpoints of another training, or an update does not fit into the GPU's memory.
     """
     config = task.config
-    for leftover in task.folder.glob(".writing-*"):
+    for leftover in task.folder.glob(".writing-*") if processes.first() else ():
         shutil.rmtree(leftover, ignore_errors=True)
     for checkpoint in sorted(task.folder.glob("checkpoint-*")):
         check_same_task(checkpoint, task)
     steps = checkpoint_updates(config)
     done = [update for update in steps if (checkpoint_folder(task.folder, update) / "updates.jsonl").is_file()]
-    reused = bool(done) and done[-1] == config.updates
+    newest = processes.as_first(done[-1] if done else 0)
+    reused = newest == config.updates
     if not reused:
         try:
             with own_randomness(), trainers_mix(task.policy.model.device):
-                go_on(task, checkpoint_folder(task.folder, done[-1]) if done else None)
+                go_on(task, checkpoint_folder(task.folder, newest) if newest else None)
         except torch.OutOfMemoryError:
             remedy = "make it smaller" + (" or baseline.num_mini_batches larger" if isinstance(config, RLConfig) else "")
             raise UserError(f"baseline.batch_size={config.batch_size} does not fit into the GPU's memory: {remedy}") from None
