@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import wandb
-from tracked import LOG, UPDATES, history, logged_keys, read_offline, settings, write_results, write_run
+from tracked import FIGURES, LOG, UPDATES, history, logged_keys, read_offline, settings, write_results, write_run
 
 from suite.command import UserError
 from suite.schema import TrackingConfig
@@ -146,7 +146,7 @@ def test_samples_frontier_and_figures(replayed, run):
     assert charts[0]["_wandb.visualize.frontier"]["panel_config"]["panelDefId"] == "wandb/lineseries/v0"
     (item,) = history(replayed["figures"])
     shown = {key.removesuffix("._type") for key, value in item.items() if value == "image-file"}
-    assert shown == {"figures/reward_vs_n", "figures/reward_vs_kl", "figures/reward_distribution"}
+    assert shown == {f"figures/{name}" for name in FIGURES}
 
 
 def test_artifacts_say_what_they_were_made_from(replayed):
