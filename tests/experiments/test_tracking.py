@@ -9,13 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 import wandb
-from tracked import LOG, UPDATES, history, logged_keys, read_offline, settings, write_results, write_run
+from tracked import FIGURES, LOG, UPDATES, history, logged_keys, read_offline, settings, write_results, write_run
 
 from suite.command import UserError
 from suite.schema import TrackingConfig
 from suite.tracking import SAMPLE_COLUMNS, Tracker, open_backend, open_tracker, replay
 from suite.tracking.jobs import read_jobs
 from suite.tracking.keys import look_up
+from suite.tracking.protocol import Job
 from suite.tracking.to_wandb import WandbBackend
 
 CONFIG = TrackingConfig(name="wandb", project="best-of-n-tests", mode="offline")
@@ -145,7 +146,7 @@ def test_samples_frontier_and_figures(replayed, run):
     assert charts[0]["_wandb.visualize.frontier"]["panel_config"]["panelDefId"] == "wandb/lineseries/v0"
     (item,) = history(replayed["figures"])
     shown = {key.removesuffix("._type") for key, value in item.items() if value == "image-file"}
-    assert shown == {"figures/reward_vs_n", "figures/reward_vs_kl", "figures/reward_distribution"}
+    assert shown == {f"figures/{name}" for name in FIGURES}
 
 
 def test_artifacts_say_what_they_were_made_from(replayed):
@@ -270,6 +271,33 @@ def test_online_lineage_is_used(monkeypatch, run):
     assert {options["resume"] for options in given} == {"allow"}
     assert len({options["id"] for options in given}) == 4
     assert all(type(options["config"]) is dict for options in given)
+
+
+def test_a_backend_that_refuses_is_one_line(monkeypatch, run):
+    def init(**_):
+        raise RuntimeError("permission\ndenied")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.raises(UserError, match=r"best_of_n was not taken: permission denied$"):
+        replay(WandbBackend(CONFIG, run[0]), run[0])
+
+
+def test_an_entity_without_rights_is_one_line_and_then_offline(monkeypatch, caplog, config, tmp_path):
+    opened = []
+
+    def init(**options):
+        opened.append(options["mode"])
+        if options["mode"] == "online":
+            raise wandb.errors.CommError("permission denied\n(Error 403)")
+        raise RuntimeError("as far as this test goes")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError):
+        WandbBackend(TrackingConfig(name="wandb", mode="online"), tmp_path).open(Job("g", "ppo", 0, "x", config))
+    assert opened == ["online", "offline"]
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "W&B does not take the run (permission denied)"
+    ]
 
 
 @pytest.mark.parametrize("off", ["config", "environment"])

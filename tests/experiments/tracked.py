@@ -6,15 +6,16 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 from omegaconf import OmegaConf
 
 from suite.evaluation import Study, checkpoint_rows, curve_rows, training_rows, write_rows
-from suite.figures import draw_figures
 from suite.manifest import write_json
 from suite.tracking.record import UpdateLog, begin, finish
 
 UPDATES = 4
+FIGURES = ("cost", "reward_distribution", "reward_vs_kl", "reward_vs_n")
 #: What W&B adds by itself, and what is another in every run.
 OWN = ("_timestamp", "_runtime", "_wandb.runtime", "_step")
 
@@ -58,7 +59,9 @@ def write_results(folder, pools):
     worth = {"value": 3.0, "low": 2.5, "high": "inf"}
     compared = {"equivalent_n": worth, "break_even_requests": {"value": 10.0, "low": 5.0, "high": 20.0, "at_most": False}}
     write_json(folder / "findings.json", {"compared": {"ppo": compared}, "overoptimisation": {}})
-    draw_figures(rows, pools, 4, folder / "figures")
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in FIGURES:
+        matplotlib.image.imsave(folder / "figures" / f"{name}.png", np.full((4, 6, 3), 0.5))
     return rows
 
 

@@ -36,14 +36,14 @@ class WandbBackend:
         self.mode = _mode(config)
 
     def open(self, job: Job) -> WandbMirror:
-        """Begin the run, or go on with it; a server that does not answer makes this and all later ones offline."""
+        """Begin the run, or go on with it; if the server is silent or refuses, all go on offline."""
         if self.mode == "online":
             try:
                 return self._opened(job)
             except wandb.errors.AuthenticationError:
                 raise
             except wandb.errors.Error as error:
-                _log.warning("W&B does not answer (%s); going on offline: %s", _line(error), self.told_offline())
+                _log.warning("W&B does not take the run (%s); going on offline: %s", _line(error), self.told_offline())
                 self.mode = "offline"
                 self.reset()  # its process still waits for the server, and holds the run's id
         return self._opened(job)

@@ -94,12 +94,16 @@ def replay(backend: Backend, folder: Path) -> dict[str, tuple[int, int]]:
     """Log what a backend does not have of a run, from the run's files; returns method -> entries logged now, and in all.
 
     Raises:
-        UserError: the folder holds no run, or one that has nothing to log.
+        UserError: the folder holds no run, or one that has nothing to log; or the backend does not take a job.
     """
     done = {}
     for job in read_jobs(folder):
-        mirror, logged = _opened(backend, job)
-        _complete(mirror, job, logged)
+        try:
+            mirror, logged = _opened(backend, job)
+            _complete(mirror, job, logged)
+        except Exception as failure:  # whatever is wrong with the backend
+            backend.reset()
+            raise UserError(f"{backend.told()}: {job.method} was not taken: {' '.join(str(failure).split())}") from failure
         done[job.method] = (max(0, len(job.entries) - logged), len(job.entries))
     return done
 
