@@ -48,7 +48,6 @@ def cluster(config: EngineConfig) -> Iterator[None]:
 
 def _open(config: EngineConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_worker_niceness", "0")  # the actors are the work, not something beside it
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if config.address is None:

@@ -46,16 +46,20 @@ def candidate_bytes(measured: Measured, tokens: float) -> float:
 def checked(measured: Measured) -> str:
     """Sampling on this project's Ray actors: the first run sets the simulator, the others are predictions."""
     first = measured.runs[0]
-    speed = first.candidates_per_second * first.flops_per_candidate
+    speed = first.flops_per_candidate / first.core_seconds
     rows = []
     for run in measured.runs:
-        predicted = sampling_rate(speed, run.flops_per_candidate, run.processes)
+        predicted = run.flops_per_candidate / speed
+        error = "sets it" if run is first else f"{predicted / run.core_seconds - 1:+.0%}"
         alone = next(one for one in measured.runs if one.n == run.n and one.processes == 1)
-        error = "sets it" if run is first else f"{predicted / run.candidates_per_second - 1:+.0%}"
+        idle = f"{sampling_rate(speed, run.flops_per_candidate, run.processes):.0f}"
+        clock = f"{run.candidates_per_second:.0f}"
         speedup = f"{run.candidates_per_second / alone.candidates_per_second:.2f}"
-        rate = f"{run.candidates_per_second:.0f}"
-        rows.append([run.n, run.processes, f"{predicted:.0f}", rate, error, speedup])
-    return _table(["n", "actors", "predicted candidates/s", "measured", "error", "measured speed-up"], rows)
+        milliseconds = [f"{1000 * seconds:.2f}" for seconds in (predicted, run.core_seconds)]
+        rows.append([run.n, run.processes, *milliseconds, error, idle, clock, speedup])
+    headers = ["n", "actors", "core ms a candidate, predicted", "measured", "error", "candidates/s on idle cores, predicted",
+               f"measured at a load of {measured.load:.1f}", "speed-up at that load"]  # fmt: skip
+    return _table(headers, rows)
 
 
 def published(assumed: Assumptions) -> str:

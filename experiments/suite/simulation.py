@@ -123,7 +123,7 @@ def ceiling(policy: Language, accelerator: Accelerator, at_once: int, bytes_per_
 
 
 def sampling_rate(flops_per_second: float, flops_per_candidate: float, processes: int) -> float:
-    """Candidates a second that so many processes draw, each at the speed of one alone: they share nothing but the machine."""
+    """Candidates a second that so many processes draw, each on a core of its own and as fast as one alone."""
     return processes * flops_per_second / flops_per_candidate
 
 

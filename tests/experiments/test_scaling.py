@@ -3,19 +3,26 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bon import generate_candidates
+from bon.candidate_files import candidates_bytes
 from suite.command import REPOSITORY, UserError
 from suite.cost import flops_per_token
 from suite.hardware import A100, ACCELERATORS, H100, POLICIES, PUBLISHED, Accelerator, Language
-from suite.scaling import NS, candidate_bytes, judge_of, published, tables, written
-from suite.scaling_measures import Measured, Run, ScalingConfig, Stored
+from suite.scaling import NS, candidate_bytes, checked, judge_of, published, tables, written
+from suite.scaling_measures import Measured, Run, ScalingConfig, Stored, shortened, stored
 from suite.simulation import Assumptions, ceiling, request, sampling_rate
 
 ASSUMED = Assumptions()
 SMALL = Language("small", layers=2, width=32, inner=48, heads=4, key_value_heads=2, vocabulary=80)
-MEASURED = Measured([Stored(8.0, 100.0), Stored(24.0, 180.0)], [Run(16, 1, 100.0, 5e6), Run(16, 2, 190.0, 5e6)], 0.1)
+MEASURED = Measured(
+    [Stored(8.0, 100.0), Stored(24.0, 180.0)],
+    [Run(16, 1, 100.0, 0.01, 5e6), Run(16, 2, 190.0, 0.0125, 5e6), Run(64, 1, 90.0, 0.02, 1e7)],
+    0.1,
+)
 #: Perfect and round: 1 TFLOP/s, 1 GB/s, 3,600 $ an hour.
 ROUND = Accelerator("round", 1e12, 1e9, 1e9, 3600.0, "")
 PERFECT = Assumptions(
@@ -108,6 +115,39 @@ def test_published_figures_are_met_or_refused():
 def test_processes_share_nothing():
     assert sampling_rate(1e9, 1e6, 1) == 1000.0
     assert sampling_rate(1e9, 1e6, 2) == 2000.0
+
+
+def test_runs_are_predicted_from_the_first_by_flops_and_processes():
+    """100 candidates a core second at 5 MFLOP; two cores twice as many, and 10 MFLOP half as many."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in checked(MEASURED).splitlines()[2:]]
+    assert rows == [
+        ["16", "1", "10.00", "10.00", "sets it", "100", "100", "1.00"],
+        ["16", "2", "10.00", "12.50", "-20%", "200", "190", "1.90"],
+        ["64", "1", "20.00", "20.00", "+0%", "50", "90", "1.00"],
+    ]
+
+
+def test_shards_are_cut_and_weighed(policy, prompts):
+    pool = generate_candidates(policy.model, policy.tokenizer, prompts[:40], 3, seed=0, max_new_tokens=9)
+    short = shortened(pool, policy.tokenizer, 4)
+    assert short.lengths.max() == 4
+    assert (short.token_ids == pool.token_ids[..., :4]).all()
+    assert stored(pool).tokens == pool.lengths.mean() > stored(short).tokens
+    assert (
+        stored(pool).bytes
+        == (len(candidates_bytes(pool.rows(np.arange(32)))) + len(candidates_bytes(pool.rows(np.arange(32, 40))))) / 120
+    )
+    assert stored(short).bytes < stored(pool).bytes
+
+
+def test_units_of_a_run_have_one_size(prompts):
+    pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
+    from suite.sampling_runs import units_of
+
+    units = units_of(ScalingConfig(units=5, candidates=64), 16, prompts)
+    assert [(len(unit.prompts), len(unit.candidates)) for unit in units] == [(4, 16)] * 5
+    assert [unit.prompts[0] for unit in units] == [prompts[4 * i] for i in range(5)]
+    assert all(len(unit.prompts) == 16 for unit in units_of(ScalingConfig(units=9, candidates=64), 4, prompts))
 
 
 def test_bytes_are_on_the_line_through_those_measured():
