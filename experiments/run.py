@@ -55,7 +55,7 @@ def main(composed: DictConfig) -> None:
     print(f"\n{told}\n\n{samples(shown[:4])}\n")
     print("\n".join(f"figure   {figure}" for figure in figures))
     print(f"files    {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
-    print(f"report   {write_report(folder)}")
+    print(f"report   {write_report(folder) if 'gold' in comparison.judges else 'none: it is made for two rewards'}")
     print(f"next     {next_steps(config)}")
 
 

@@ -232,10 +232,26 @@ class BonSFTConfig(TrainedConfig):
         )
 
 
+@dataclass
+class PublishedConfig(BaselineConfig):
+    """Of `baseline=published`: a tuned policy that is loaded, not trained."""
+
+    name: str = "published"
+    path: str = "lvwerra/gpt2-imdb-pos-v2"
+    """A folder or a name of the hub; tuned from the run's own policy."""
+    revision: str | None = None
+    updates: int = 1
+
+    def told(self) -> str:
+        """Which one, for the announcement of a run."""
+        return self.path
+
+
 BASELINES: dict[str, type[BaselineConfig]] = {
     "none": BaselineConfig,
     "ppo": PPOConfig,
     "rloo": RLOOConfig,
     "grpo": GRPOConfig,
     "bon_sft": BonSFTConfig,
+    "published": PublishedConfig,
 }

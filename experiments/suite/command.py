@@ -38,6 +38,12 @@ def located(path: str | Path) -> Path:
     return REPOSITORY / Path(path).expanduser()
 
 
+def found(path: str | Path) -> Path:
+    """A file or folder of the user's: from the working directory where it is there, else as `located`."""
+    here = Path.cwd() / Path(path).expanduser()
+    return here if here.exists() else located(path)
+
+
 def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Decorates the function under `hydra.main`: what the user can mend ends there, before Hydra adds lines of its own."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from bon import Candidates
-from suite import imdb, processes
+from bon.rewards import RewardError
+from suite import processes
+from suite.baseline_schema import PublishedConfig
 from suite.baselines import Training, TrainingTask, train
+from suite.baselines.published import check_published
 from suite.command import UserError, located
 from suite.cost import Costs, request_flops
 from suite.engines import chosen_engine
@@ -28,11 +31,14 @@ from suite.findings import (
     compared,
     training_overoptimisation,
 )
+from suite.functions import check_function, load_function
+from suite.model_files import check_label, here, matching_tokenizer
 from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
-from suite.policy_source import shown_path
+from suite.policy_source import found_path, shown_path
 from suite.pools import PoolMaker, digest
 from suite.schema import RunConfig
 from suite.shards import open_shards
+from suite.tasks import read_task
 
 _FORMAT = 3
 
@@ -48,6 +54,7 @@ class Comparison:
     judges: dict[str, Judge]
     evaluation_prompts: list[list[int]]
     training_prompts: list[list[int]]
+    data: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -104,63 +111,60 @@ class Outcome:
 
 
 def prepare(config: RunConfig) -> Comparison:
-    """Read the data, check what depends on it, and load the models.
+    """Fetch what lies on a hub, read the data, check what belongs together, and load the models.
 
     Raises:
-        UserError: too few reviews for what is asked, or a model that cannot be loaded.
+        UserError: too few prompts for what is asked, or a model or a reward that cannot be used.
     """
-    for key, path in (
-        (f"policy={config.policy.name}", config.policy.path),
-        ("reward.proxy", config.reward.proxy.path),
-        ("reward.gold", config.reward.gold.path),
-    ):
-        check_files(path, key)
+    policy_files = here(replace(config.policy, path=found_path(config.policy)), "policy", "policy=tiny")
+    check_files(policy_files.path, f"policy={config.policy.name}")
+    judge_files = {}
+    for name, judge in config.reward.judges().items():
+        key = config.reward.key(name)
+        if judge._target_ is None:
+            judge = here(judge, key, "reward=tiny")
+            check_files(judge.path, key)
+            check_label(judge, key)
+        judge_files[name] = judge
     device = choose_device(config.device)
-    splits = imdb.split_reviews(_read_reviews(config))
-    available = {name: sum(len(r.text) > imdb.MIN_PROMPT_REVIEW_CHARS for r in splits[name]) for name in imdb.PROMPT_SPLITS}
-    if config.num_prompts > available["evaluation"]:
-        raise UserError(f"num_prompts={config.num_prompts}: the evaluation split has {available['evaluation']} prompts")
-    key, value, needed = config.baseline.prompts_needed
-    if needed > available["ppo"]:
-        raise UserError(f"{key}={value}: the training split has {available['ppo']} prompts, this takes {needed}")
-    policy = load_policy(config.policy, device)
-    judges = {
-        "proxy": load_judge(config.reward.proxy, "reward.proxy", device),
-        "gold": load_judge(config.reward.gold, "reward.gold", device),
-    }
-
-    def prompts(split: str) -> list[list[int]]:
-        task = config.task
-        return imdb.make_prompts(
-            splits[split],
-            lambda text: policy.tokenizer(text)["input_ids"],
-            task.min_prompt_tokens,
-            task.max_prompt_tokens,
-        )
-
-    name = config.name or f"run-n{config.n}-seed{config.seed}-{digest(asdict(config))[:8]}"
+    task = read_task(config)
+    tokenizer, context = matching_tokenizer(policy_files.path, "policy.path")
+    prompts = task.encoded(lambda text: tokenizer(text)["input_ids"], context)
+    prompts["evaluation"] = prompts["evaluation"][: config.num_prompts]
+    some = tokenizer.batch_decode(prompts["evaluation"][:3], skip_special_tokens=True)
+    for name, judge in judge_files.items():
+        if judge._target_ is not None:
+            key = f"{config.reward.key(name)}._target_"
+            check_function(load_function(judge._target_, key), some, key)
+    if isinstance(config.baseline, PublishedConfig):
+        check_published(config.baseline, tokenizer)
+    policy = load_policy(policy_files, device)
+    judges = {name: load_judge(judge, config.reward.key(name), device) for name, judge in judge_files.items()}
     return Comparison(
         config=config,
-        name=name,
+        name=config.name or f"run-n{config.n}-seed{config.seed}-{digest(asdict(config))[:8]}",
         device=device,
         policy=policy,
         judges=judges,
-        evaluation_prompts=prompts("evaluation")[: config.num_prompts],
-        training_prompts=prompts("ppo"),
+        evaluation_prompts=prompts["evaluation"],
+        training_prompts=prompts["ppo"],
+        data=task.facts,
     )
 
 
-def _read_reviews(config: RunConfig) -> list[tuple[str, int]]:
-    try:
-        if config.task.source == "hub":
-            return imdb.read_hub(str(config.task.path), config.task.revision)
-        return imdb.read_wheel()
-    except (FileNotFoundError, ConnectionError) as error:
-        raise UserError(f"task={config.task.name}: {error}") from None
-
-
 def compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], None] | None = None) -> Outcome:
-    """Draw, train, draw again, and turn it all into rows; `on_update` is given the training's log whenever it has grown."""
+    """Draw, train, draw again, and turn it all into rows; `on_update` is given the training's log whenever it has grown.
+
+    Raises:
+        UserError: a reward fails on a text, or training is another's.
+    """
+    try:
+        return _compare(comparison, on_update)
+    except RewardError as error:
+        raise UserError(f"reward={comparison.config.reward.name}: {error}") from None
+
+
+def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], None] | None) -> Outcome:
     config = comparison.config
     cache = located(config.cache)
     maker = pool_maker(comparison)
@@ -170,7 +174,8 @@ def compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], 
     with comparison.timed("evaluation"):
         flops = comparison.request_flops(base, comparison.policy)
         rows = list(curve_rows(study, base, "base", None, config.n, flops))
-        over = {"best_of_n": best_of_n_overoptimisation(study)}
+        # Without gold there is nothing that could fall while the proxy rises.
+        over = {"best_of_n": best_of_n_overoptimisation(study)} if study.judge == "gold" else {}
     if config.baseline.name == "none":
         return Outcome(rows, {"base": base}, overoptimisation=over)
 
@@ -180,7 +185,8 @@ def compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], 
         if on_update is not None:
             on_update(training.log)  # nothing was told of a training that was done before
     last = max(training.checkpoints)
-    rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
+    if training.measured:
+        rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
     tuned_pools = []
     for update, tuned, pool in checkpoint_pools(comparison, maker, training):
         is_last = update == last
@@ -193,10 +199,13 @@ def compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]], 
                 rows += checkpoint_rows(study, pool, method, update)
     with comparison.timed("evaluation"):
         path = TrainingPath.of(base, tuned_pools)
-        costs = Costs(training.flops, float(tuned_flops[:, 0].mean()), flops.mean(0))
+        costs = None
+        if training.measured:
+            costs = Costs(training.flops, float(tuned_flops[:, 0].mean()), flops.mean(0))
         found = {method: compared(study, pool, path, costs, config.n)}
-        over[method] = training_overoptimisation(study, path)
-    return Outcome(rows, {"base": base, method: pool}, training, found, {method: costs}, over)
+        if study.judge == "gold":
+            over[method] = training_overoptimisation(study, path)
+    return Outcome(rows, {"base": base, method: pool}, training, found, {} if costs is None else {method: costs}, over)
 
 
 def pool_maker(comparison: Comparison) -> PoolMaker:
@@ -270,21 +279,21 @@ def _shown(pool: Candidates, prompt: int, candidate: int) -> list[Any]:
 
 def model_facts(comparison: Comparison) -> dict[str, Any]:
     """What the manifest says of data and models."""
-    judges: Sequence[tuple[str, Judge]] = list(comparison.judges.items())
+    models: dict[str, Policy | Judge] = {"policy": comparison.policy, **comparison.judges}
     return {
         "data": {
-            "source": comparison.config.task.source,
-            "sha256": imdb.WHEEL_CSV_SHA256 if comparison.config.task.source == "wheel" else None,
+            **comparison.data,
             "evaluation_prompts": digest(comparison.evaluation_prompts),
             "training_prompts": digest(comparison.training_prompts),
         },
         "models": {
-            "policy": {
-                "source": shown_path(comparison.policy.folder),
-                "sha256": comparison.policy.digest,
-                "parameters": comparison.policy.parameters,
-            },
-            **{name: {"sha256": judge.digest, "parameters": judge.parameters} for name, judge in judges},
+            name: {
+                "source": None if model.folder is None else shown_path(model.folder),
+                "revision": model.revision,
+                "sha256": model.digest,
+                "parameters": model.parameters,
+            }
+            for name, model in models.items()
         },
         "device": str(comparison.device),
         "dtype": comparison.dtype,

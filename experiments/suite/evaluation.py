@@ -53,6 +53,11 @@ class Study:
     seed: int
     resamples: int
 
+    @property
+    def judge(self) -> str:
+        """The reward that evaluates: gold, or the proxy where there is no gold."""
+        return "gold" if "gold" in self.base.scores else "proxy"
+
     def rng(self) -> np.random.Generator:
         """The same resampled prompts for every number, so that numbers can be compared."""
         return np.random.default_rng([self.seed, 7])
@@ -92,12 +97,12 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n:
 
 def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -> Columns:
     """What `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token."""
-    proxy, gold = pool.scores["proxy"], pool.scores["gold"]
+    proxy = pool.scores["proxy"]
     ns = range(1, pool.num_candidates + 1)
     perplexity = -(pool.ref_logprobs if pool.ref_logprobs is not None else pool.logprobs) / pool.lengths
     columns: Columns = {
         ("proxy", None): best_of_n_mean(proxy),
-        ("gold", None): best_of_n_mean(proxy, gold),
+        **({("gold", None): best_of_n_mean(proxy, pool.scores["gold"])} if study.judge == "gold" else {}),
         ("win_rate", None): _win_rates(study, pool, ns),
         ("length", None): best_of_n_mean(proxy, pool.lengths),
         ("perplexity", None): best_of_n_mean(proxy, perplexity),
@@ -158,8 +163,7 @@ def checkpoint_columns(study: Study, pool: Candidates) -> Columns:
     """What `checkpoint_rows` averages over prompts: [P, 1] each."""
     kl: Columns = {("kl", kind): matrix[:, :1] for kind, matrix in kl_columns(pool, False).items() if kind != "bound"}
     return {
-        ("proxy", None): pool.scores["proxy"].mean(1, keepdims=True),
-        ("gold", None): pool.scores["gold"].mean(1, keepdims=True),
+        **{(name, None): pool.scores[name].mean(1, keepdims=True) for name in ("proxy", "gold") if name in pool.scores},
         ("win_rate", None): _win_rates(study, pool, [1]),
         ("length", None): pool.lengths.mean(1, keepdims=True),
         **kl,
@@ -224,9 +228,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _win_rates(study: Study, pool: Candidates, ns: Sequence[int]) -> Array:
-    """Gold win rate against one response of the base policy [P, len(ns)], selecting by proxy."""
-    opponent = None if pool is study.base else study.base.scores["gold"]
-    return win_rates(pool.scores["proxy"], list(ns), opponent=opponent, values=pool.scores["gold"])
+    """Win rate in the reward that evaluates, against one response of the base policy [P, len(ns)]; the proxy selects."""
+    opponent = None if pool is study.base else study.base.scores[study.judge]
+    return win_rates(pool.scores["proxy"], list(ns), opponent=opponent, values=pool.scores[study.judge])
 
 
 def _row(interval: Interval, method: str, seed: int, step: int | None, n: int, metric: str) -> Row:

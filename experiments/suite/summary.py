@@ -24,6 +24,9 @@ def plan(comparison: Comparison, tracking: str) -> str:
     """What is about to happen, on what, and where it goes."""
     config = comparison.config
     judges = ", ".join(f"{name} {judge.parameters / 1e6:.1f} M" for name, judge in comparison.judges.items())
+    use = (
+        "proxy selects and trains, gold only evaluates" if "gold" in comparison.judges else "it selects, trains and evaluates"
+    )
     baseline = config.baseline
     compared = "nothing" if baseline.name == "none" else f"{title(baseline.name)} ({baseline.told()})"
     return "\n".join(
@@ -31,7 +34,7 @@ def plan(comparison: Comparison, tracking: str) -> str:
             f"best-of-{config.n} against {compared}",
             f"  policy    {config.policy.name} ({shown_path(comparison.policy.folder)}), "
             f"{comparison.policy.parameters / 1e6:.1f} M parameters, {comparison.device}, {comparison.dtype}",
-            f"  rewards   {config.reward.name}: {judges} parameters; proxy selects and trains, gold only evaluates",
+            f"  rewards   {config.reward.name}: {judges} parameters; {use}",
             f"  prompts   {config.num_prompts} of {config.task.name} (evaluation split), {config.num_candidates} candidates "
             f"each, {config.sampling.max_new_tokens} new tokens at temperature {config.sampling.temperature}",
             f"  results   {comparison.folder}",
@@ -42,7 +45,7 @@ def plan(comparison: Comparison, tracking: str) -> str:
 
 def next_steps(config: RunConfig) -> str:
     """Commands worth trying after this one."""
-    other = {"none": "baseline=ppo", "bon_sft": "baseline.best_of=16", "ppo": "baseline=rloo"}
+    other = {"none": "baseline=ppo", "bon_sft": "baseline.best_of=16", "ppo": "baseline=rloo", "published": "baseline=ppo"}
     further = other.get(config.baseline.name, "baseline.kl_coef=0.02")
     return f"python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or {further}, or --help"
 
@@ -62,8 +65,10 @@ def table_rows(rows: Sequence[Row], n: int) -> list[tuple[str, int, int | None]]
 
 def table(outcome: Outcome, n: int, style: str = "simple") -> str:
     """One row a method, every mean with its 95% interval below it."""
-    headers = ["method", "proxy\nreward", "gold\nreward", "win rate\nvs base", "KL to base\n(nats)", "length\n(tokens)",
-               "distinct-2", "tokens /\nrequest", "ms /\nrequest", "training\ntokens", "training\nseconds"]  # fmt: skip
+    judges = [judge for judge in ("proxy", "gold") if select(outcome.rows, metric=judge)]
+    headers = ["method", *(f"{judge}\nreward" for judge in judges), "win rate\nvs base", "KL to base\n(nats)",
+               "length\n(tokens)", "distinct-2", "tokens /\nrequest", "ms /\nrequest", "training\ntokens",
+               "training\nseconds"]  # fmt: skip
     lines = []
     for method, k, step in table_rows(outcome.rows, n):
         found = select(outcome.rows, method=method, n=k, step=step)
@@ -71,18 +76,14 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
         lines.append(
             [
                 title(method, n),
-                _cell(found, "proxy"),
-                _cell(found, "gold"),
+                *(_cell(found, judge) for judge in judges),
                 _cell(found, "win_rate"),
                 _kl_cell(found, method),
                 _cell(found, "length", 1),
                 _cell(found, "distinct_2"),
                 _cell(found, "tokens_per_request", 0),
                 f"{1000 * _one(found, 'seconds_per_request').value:.1f}",
-                *(
-                    f"{_one(training, f'training_{unit}').value:,.0f}" if step is not None else "0"
-                    for unit in ("tokens", "seconds")
-                ),
+                *("0" if step is None else _spent(training, unit) for unit in ("tokens", "seconds")),
             ]
         )
     return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True)
@@ -95,6 +96,10 @@ def verdict(outcome: Outcome) -> str:
         lines += [f"WARNING: in training, {text}" for text in warnings(outcome.training.log).values()]
     if not outcome.findings:
         lines.insert(0, "No baseline was trained: nothing to compare best-of-n with.")
+    if not select(outcome.rows, metric="gold"):
+        lines.append(
+            "There is no gold reward: the proxy judges what it selected and trained, so over-optimisation cannot be seen."
+        )
     return "\n".join(lines)
 
 
@@ -111,6 +116,12 @@ def _one_line(text: str) -> str:
 
 def _one(rows: Sequence[Row], metric: str) -> Row:
     return next(row for row in rows if row.metric == metric)
+
+
+def _spent(rows: Sequence[Row], unit: str) -> str:
+    """What training took, where it is known."""
+    known = select(rows, metric=f"training_{unit}")
+    return f"{known[0].value:,.0f}" if known else "not known"
 
 
 def _cell(rows: Sequence[Row], metric: str, digits: int = 2) -> str:

@@ -15,7 +15,7 @@ from torch.optim import optimizer as torch_optimizer
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from bon import Candidates
-from suite import imdb, pretraining
+from suite import imdb, pretraining, tasks
 from suite.baselines import TrainingTask
 from suite.policies import load_judge, load_policy
 from suite.schema import JudgeConfig, PolicyConfig, SamplingConfig, register
@@ -167,7 +167,8 @@ def fewer_splits(some_reviews):
 def fewer_reviews(monkeypatch, some_reviews, fewer_splits):
     """Commands in this process see a sixth of the wheel, cut once, to be quick; so do those that ask the hub."""
     monkeypatch.setattr(imdb, "read_wheel", lambda: some_reviews)
-    monkeypatch.setattr(imdb, "read_hub", lambda path, revision: some_reviews)
+    monkeypatch.setattr(tasks, "fetched", lambda *_, **__: Path("snapshots/0123"))
+    monkeypatch.setattr(imdb, "read_hub", lambda folder: some_reviews)
     monkeypatch.setattr(imdb, "split_reviews", lambda raw: fewer_splits if raw is some_reviews else {})
 
 

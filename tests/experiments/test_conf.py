@@ -105,7 +105,7 @@ COMBINATIONS = list(
 
 @pytest.mark.parametrize("sampling", GROUPS["sampling"])
 @pytest.mark.parametrize("task", GROUPS["task"])
-def test_every_combination_gets_ready(configure, fewer_reviews, task, sampling):
+def test_every_combination_gets_ready(configure, fewer_reviews, models, task, sampling):
     """Names of the hub are replaced by the tiny models, its data by the wheel's."""
     for policy, reward, baseline, tracking, experiment in COMBINATIONS:
         choices = {
@@ -117,8 +117,8 @@ def test_every_combination_gets_ready(configure, fewer_reviews, task, sampling):
             "tracking": tracking,
             "experiment": experiment,
         }
-        few = ["baseline.num_prompts=64"] if baseline == "bon_sft" else []
-        few += ["num_prompts=64"] if experiment == "kl_frontier" else []
+        few = {"bon_sft": ["baseline.num_prompts=64"], "published": [f"baseline.path={models}/policy"]}.get(baseline, [])
+        few = few + (["num_prompts=64"] if experiment == "kl_frontier" else [])
         config = configure(*(f"{group}={choice}" for group, choice in choices.items() if choice), *few)
         config.check()
         ready = prepare(config)

@@ -171,29 +171,3 @@ def test_another_csv_is_refused_by_its_hash(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.metadata, "files", lambda name: [entry])
     with pytest.raises(FileNotFoundError, match=f"SHA-256 .*expected {imdb.WHEEL_CSV_SHA256[:12]}"):
         imdb.read_wheel()
-
-
-def test_the_hub_lands_in_the_same_splits(monkeypatch, some_reviews):
-    import datasets
-
-    asked = []
-
-    def load_dataset(path, **options):
-        asked.append((path, options))
-        return {"text": [text for text, _ in reversed(some_reviews)], "label": [label for _, label in reversed(some_reviews)]}
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    raw = imdb.read_hub("stanfordnlp/imdb", "abc")
-    assert asked == [("stanfordnlp/imdb", {"split": "train", "revision": "abc"})]
-    assert imdb.split_reviews(raw) == imdb.split_reviews(some_reviews)
-
-
-def test_no_hub(monkeypatch):
-    import datasets
-
-    def load_dataset(*_, **__):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(ConnectionError, match=r"stanfordnlp/imdb.*offline, use task=imdb"):
-        imdb.read_hub("stanfordnlp/imdb")

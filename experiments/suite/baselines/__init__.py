@@ -12,7 +12,7 @@ from suite.policies import Judge, Policy
 from suite.schema import BaselineConfig, SamplingConfig
 
 #: The modules here that train; each is imported when it is asked for.
-TRAINERS = ("ppo", "rloo", "grpo", "bon_sft")
+TRAINERS = ("ppo", "rloo", "grpo", "bon_sft", "published")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Training:
         flops: of the matrix products of all models in training, as `suite.cost` counts them.
         seconds: spent in training, over all sittings.
         reused: whether nothing had to be trained.
+        measured: whether the three numbers above are known: nobody knows what a published policy took.
     """
 
     checkpoints: dict[int, Path]
@@ -59,6 +60,7 @@ class Training:
     flops: int = 0
     seconds: float = 0.0
     reused: bool = False
+    measured: bool = True
 
 
 def train(task: TrainingTask) -> Training:

@@ -36,10 +36,9 @@ def draw_figures(
         "reward_vs_kl": partial(reward_vs_kl, rows=rows),
         "reward_distribution": partial(reward_distribution, pools=pools, ns=n),
     }
-    pages: dict[str, list[Panel]] = {
-        name: [partial(draw, metric=metric) for metric in ("proxy", "gold")] for name, draw in both.items()
-    }
+    judges = [name for name in ("proxy", "gold") if name in pools["base"].scores]
+    pages: dict[str, list[Panel]] = {name: [partial(draw, metric=metric) for metric in judges] for name, draw in both.items()}
     if costs and worth:
-        pages["cost"] = [partial(reward_vs_cost, rows=rows, metric="gold"), partial(total_cost, costs=costs, worth=worth)]
+        pages["cost"] = [partial(reward_vs_cost, rows=rows, metric=judges[-1]), partial(total_cost, costs=costs, worth=worth)]
     with styled():
         return [save(page(panels), name, folder)[0] for name, panels in pages.items()]

@@ -32,7 +32,14 @@ LINES: dict[str, Any] = {
 }
 #: Best-of-n on top of a tuned policy.
 ON_TOP = ":"
-TITLES = {"base": "base policy", "ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "bon_sft": "best-of-n SFT"}
+TITLES = {
+    "base": "base policy",
+    "ppo": "PPO",
+    "rloo": "RLOO",
+    "grpo": "GRPO",
+    "bon_sft": "best-of-n SFT",
+    "published": "published policy",
+}
 #: What an axis of a metric is called.
 LABELS = {
     "proxy": "proxy reward (logit)",

@@ -134,7 +134,7 @@ def _curve(rows: Sequence[Row], method: str, step: int | None, pool: Candidates)
         measured = [row for row in select(own, n=n) if not row.metric.startswith("training_")]
         values: dict[str, Value] = {**values_of(measured, "bon")}
         if n & (n - 1) == 0:
-            values |= {f"bon/{metric}_histogram": _histogram(pool, n, metric) for metric in ("proxy", "gold")}
+            values |= {f"bon/{metric}_histogram": _histogram(pool, n, metric) for metric in _judges(pool)}
         yield Entry(values, "n", n)
     last = max(row.n for row in own) if method == "best_of_n" else 1
     ending = [row for row in select(own, n=last) if row.metric in ("proxy", "gold", "win_rate", "kl", "length", "distinct_2")]
@@ -154,11 +154,15 @@ def _tuned(folder: Path, rows: Sequence[Row], method: str, pool: Candidates) -> 
     worth: dict[str, Value] = {}
     for name in ("equivalent_n", "break_even_requests"):
         for part, end in (("value", ""), ("low", INTERVAL[0]), ("high", INTERVAL[1])):
-            value = found.get(name, {}).get(part)
+            value = (found.get(name) or {}).get(part)
             if isinstance(value, int | float) and math.isfinite(value):  # an infinite number is a string there
                 worth[f"cost/{name}{end}"] = value
     if worth:
         yield Entry(worth)
+
+
+def _judges(pool: Candidates) -> list[str]:
+    return [name for name in ("proxy", "gold") if name in pool.scores]
 
 
 def _histogram(pool: Candidates, n: int, metric: str) -> Histogram:
@@ -183,7 +187,9 @@ def _frontier(rows: Sequence[Row]) -> Table:
     lines: list[list[Any]] = []
     for name, kind, own in curves:
         for kl in select(own, metric="kl", kl_kind=kind):
-            rewards = [select(own, n=kl.n, step=kl.step, metric=metric)[0] for metric in ("gold", "proxy")]
+            # Without gold the proxy evaluates.
+            proxy = select(own, n=kl.n, step=kl.step, metric="proxy")
+            rewards = [*(select(own, n=kl.n, step=kl.step, metric="gold") or proxy), *proxy]
             ends = [end for row in rewards for end in (row.value, row.ci_low, row.ci_high)]
             lines.append([name, kl.n, kl.step, kl.value, *ends])
     columns = ["curve", "n", "update", "kl", "gold", "gold_ci_low", "gold_ci_high", "proxy", "proxy_ci_low", "proxy_ci_high"]
