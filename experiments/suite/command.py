@@ -83,10 +83,17 @@ def command(main: Callable[[], None], several: bool = False) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         fail(_readable(error))
     except KeyboardInterrupt as stop:
-        print("\nstopped: finished candidates and checkpoints are kept, the same command goes on from them", file=sys.stderr)
+        if _rank() == 0:
+            print(
+                "\nstopped: finished candidates and checkpoints are kept, the same command goes on from them", file=sys.stderr
+            )
         raise SystemExit(143 if isinstance(stop, Terminated) else 130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -94,9 +101,9 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    """End the command with one line on stderr and exit code 2."""
-    rank = int(os.environ.get("RANK", "0"))
-    if rank > 0:
+    """End the command with one line on stderr and exit code 2. Of several processes the first tells it."""
+    if rank := _rank():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_GRACE)  # once the first has told, torchrun ends this process
         message = f"process {rank}: {message}"
     print(f"error: {message}", file=sys.stderr)

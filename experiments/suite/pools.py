@@ -161,19 +161,16 @@ class PoolMaker:
         """The first `num_candidates` candidates of every prompt from `policy`: scored, with the base policy as reference.
 
         Shards that exist are read, missing ones drawn. A tuned policy's pool also holds its KL to the base for each candidate.
-        Of several processes each draws its part of the blocks, then all read all shards: the same bits as in one.
+        Of several processes each draws its part of the blocks, then all read all shards.
         """
-        if processes.size() > 1:
-            recipe = self._recipe(policy, seed)
-            for block in self._blocks[processes.rank() :: processes.size()]:
-                self._block(recipe, block, num_candidates)
-            processes.barrier()
-        return stacked(list(self.blocks(policy, num_candidates, seed, progress and processes.first())))
+        return stacked(list(self.blocks(policy, num_candidates, seed, progress)))
 
     def blocks(self, policy: Policy, num_candidates: int, seed: int, progress: bool = True) -> Iterator[Candidates]:
         """The pool block by block, in the order of the prompts: what need not fit in memory at once."""
         if self.engine is not None:
             self._fill(policy, num_candidates, seed, progress)
+        elif processes.size() > 1:
+            self._share_out(policy, num_candidates, seed, progress)
         recipe = self._recipe(policy, seed)
         with self._bar(policy, num_candidates, len(self._blocks), progress) as bar:
             for block in self._blocks:
@@ -211,7 +208,7 @@ class PoolMaker:
     def _bar(self, policy: Policy, num_candidates: int, total: int, progress: bool) -> tqdm:
         label = "base" if policy.digest == self.base.digest else policy.name
         described = f"{num_candidates} candidates a prompt ({label})"
-        return tqdm(total=total, desc=described, disable=None if progress else True)
+        return tqdm(total=total, desc=described, disable=None if progress and processes.first() else True)
 
     def _fill(self, policy: Policy, num_candidates: int, seed: int, progress: bool) -> None:
         assert self.engine is not None
@@ -219,6 +216,15 @@ class PoolMaker:
         if units:
             with self._bar(policy, num_candidates, len(units), progress) as bar:
                 self.engine.fill(self._recipe(policy, seed), units, self.store, bar)
+
+    def _share_out(self, policy: Policy, num_candidates: int, seed: int, progress: bool) -> None:
+        """The blocks go round the processes; what one would draw, bit for bit."""
+        recipe, own = self._recipe(policy, seed), self._blocks[processes.rank() :: processes.size()]
+        with self._bar(policy, num_candidates, len(own), progress) as bar:
+            for block in own:
+                self._block(recipe, block, num_candidates)
+                bar.update()
+        processes.barrier()
 
     def _units(self, recipe: Recipe, block: range, num_candidates: int) -> list[tuple[Unit, bool]]:
         """The shards of a block, and whether each is there."""

@@ -61,7 +61,8 @@ def check(config: RunConfig, processes: int) -> None:
             f"--nproc_per_node={here}: this machine has {torch.cuda.device_count()} GPUs, one process takes one; "
             "start fewer, or use device=cpu"
         )
-    for holds, key, value, allowed in _baseline_rules(config.baseline, processes):
+    engine = (config.engine.name == "local", "engine", config.engine.name, "local (the others start processes of their own)")
+    for holds, key, value, allowed in [engine, *_baseline_rules(config.baseline, processes)]:
         if not holds:
             raise UserError(f"{key}={value} is not allowed with {processes} processes: must be {allowed}")
 

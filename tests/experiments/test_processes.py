@@ -217,6 +217,7 @@ def _first_prompts(cache):
             ["baseline.batch_size=6", "2 processes", "multiple of 4"],
         ),
         (["baseline.batch_size=16", "baseline.whiten_rewards=true"], {}, ["baseline.batch_size=16", "at least 32"]),
+        (["engine=ray"], {}, ["engine=ray", "2 processes", "must be local"]),
         (["baseline=rloo"], {}, ["baseline=rloo", "2 processes", "ppo or none"]),
         (["baseline=bon_sft"], {}, ["baseline=bon_sft", "without torchrun"]),
         ([], {"ACCELERATE_USE_DEEPSPEED": "true"}, ["ACCELERATE_USE_DEEPSPEED=true", "docs/processes.md"]),

@@ -34,7 +34,7 @@ class Checkpoints(TrainerCallback):
         self.keep()
 
     def keep(self) -> None:
-        """After every update: tell of it, and write a checkpoint if it has one; of several processes the first does."""
+        """After every update: tell of it, and write a checkpoint if it is one that has one (the first process does)."""
         update = len(self.log)
         if self.task.on_update is not None:
             self.task.on_update(self.log)
