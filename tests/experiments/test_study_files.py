@@ -10,14 +10,14 @@ import sys
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from hydra import compose, initialize_config_dir
 from scipy import stats
 
 from suite.command import REPOSITORY, UserError
 from suite.evaluation import Row, write_rows
-from suite.schema import RunConfig
-from suite.studies import store
+from suite.schema import RunConfig, register
+from suite.studies import benchmark, store
 from suite.studies.agreement import Number, agree, disagreements
-from suite.studies.benchmark import rebuild as rebuild_benchmark
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool
 from suite.studies.protocols import detection, one_draw
 from suite.studies.schema import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
@@ -156,13 +156,25 @@ def test_a_study_that_is_not_there_says_how_it_is_made(tmp_path):
         store.load_study(tmp_path / "notebook", "notebook", NotebookConfig)
     assert str(raised.value).endswith(f"; {command}")
     with pytest.raises(UserError, match=r"speed.csv cannot be read"):
-        rebuild_benchmark(tmp_path / "benchmark")
+        benchmark.rebuild(tmp_path / "benchmark")
 
 
 def test_the_speed_table_is_that_of_its_csv(tmp_path):
     (tmp_path / "speed.csv").write_bytes((REPOSITORY / "results" / "benchmark" / "speed.csv").read_bytes())
-    rebuild_benchmark(tmp_path)
+    benchmark.rebuild(tmp_path)
     assert (tmp_path / "speed.md").read_text() == (REPOSITORY / "results" / "benchmark" / "speed.md").read_text()
+
+
+def test_the_benchmark_is_composed_while_another_command_runs(tmp_path, monkeypatch):
+    register()
+    asked = []
+    monkeypatch.setattr(benchmark, "measure", lambda config: asked.append(config) or [])
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        benchmark.run(ReproduceConfig(), tmp_path)
+        assert compose("reproduce").studies[0] == "frontier"  # the outer command goes on as it was
+    assert asked[0].check() is None
+    benchmark.rebuild(tmp_path)
+    assert (tmp_path / "speed.md").is_file()
 
 
 @pytest.mark.parametrize(
@@ -264,6 +276,7 @@ def test_bad_keys(config, message):
             "error: studies=frontiers is not a study: there are frontier, weak_proxy, notebook",
         ),
         (["--from-scratch", "frontier.seeds=[0,0]"], "error: frontier.seeds=[0, 0] is not allowed"),
+        (["--from-scratch", "studies=[frontier]", "results=/tmp/none", "frontier.n=0"], "error: n=0 is not allowed"),
         (["--from-scratch", "frontier.seed=0"], "error: Key 'seed' not in 'FrontierConfig'"),
     ],
 )

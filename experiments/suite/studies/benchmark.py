@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from suite.benchmarks import measure
-from suite.command import REPOSITORY, UserError
+from suite.command import UserError
 from suite.manifest import manifest, write_json
 from suite.speeds import read_csv, table, write_csv
+from suite.studies.composing import composed
 from suite.studies.schema import ReproduceConfig
 from suite.studies.store import remedy
 
 
 def run(config: ReproduceConfig, folder: Path) -> None:
     """Measure with the defaults of the benchmark; nothing of it can come from a cache."""
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        composed = compose("benchmark")
-    speeds = measure(OmegaConf.to_object(composed))  # type: ignore[arg-type]
+    benchmark = composed("benchmark")
+    speeds = measure(OmegaConf.to_object(benchmark))  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(speeds, folder / "speed.csv")
-    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(composed)))
+    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(benchmark)))
 
 
 def rebuild(folder: Path) -> None:

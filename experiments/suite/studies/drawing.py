@@ -8,15 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-
 from suite.baselines import train
-from suite.command import REPOSITORY, located
+from suite.command import located
 from suite.comparison import checkpoint_pools, model_facts, pool_maker, prepare, training_task
 from suite.cost import flops_per_token
 from suite.manifest import manifest
 from suite.schema import RunConfig, checked_config
+from suite.studies.composing import composed
 from suite.studies.store import Trained, save_base, save_facts, save_trained
 
 #: A setting, as in the rows, and the run that belongs to it.
@@ -29,13 +27,7 @@ def run_config(*overrides: str) -> RunConfig:
     Raises:
         UserError: a value is not allowed.
     """
-    outer = GlobalHydra.instance()
-    running, outer.hydra = outer.hydra, None  # that of the command that is running: Hydra knows one at a time
-    try:
-        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            return checked_config(compose("config", overrides=["tracking=none", *overrides]))
-    finally:
-        outer.hydra = running
+    return checked_config(composed("config", "tracking=none", *overrides))
 
 
 def draw(study: str, folder: Path, settings: Any, runs: Sequence[Run]) -> None:
