@@ -13,6 +13,7 @@ from suite.schema import (
     RunConfig,
     SamplingConfig,
     TaskConfig,
+    TrackingConfig,
     check_writable,
 )
 
@@ -75,6 +76,7 @@ class BenchmarkConfig:
             reward=self.reward,
             sampling=self.sampling,
             baseline=self.baseline,
+            tracking=TrackingConfig(name="none"),
         ).check()
 
 
