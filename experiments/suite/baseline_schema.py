@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+#: Keys that say how a policy is evaluated, not how it is trained.
+EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every")
 #: What must hold, the key, its value, and what is allowed.
 Rule = tuple[bool, str, Any, str]
 
@@ -26,11 +28,13 @@ class BaselineConfig:
     """Candidates drawn from the final policy for every prompt (at least n)."""
     checkpoint_candidates: int = 2
     """Candidates drawn from every earlier checkpoint."""
+    evaluate_every: int = 1
+    """Every how manieth of the checkpoints, counted back from the last, is evaluated."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
         own = [name for name, kind in BASELINES.items() if kind is type(self)]
-        at_least_1 = ("updates", "checkpoint_every", "num_candidates", "checkpoint_candidates")
+        at_least_1 = ("updates", "checkpoint_every", "num_candidates", "checkpoint_candidates", "evaluate_every")
         return [
             (self.name in own, "baseline.name", self.name, f"{own[0]} (another baseline: {self._others()})"),
             (self.batch_size >= 2, "baseline.batch_size", self.batch_size, "at least 2"),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bon import Candidates
 from bon.rewards import RewardError
 from suite import processes
-from suite.baseline_schema import PublishedConfig
+from suite.baseline_schema import EVALUATION_KEYS, PublishedConfig
 from suite.baselines import Training, TrainingTask, train
 from suite.baselines.published import check_published
 from suite.command import UserError, located
@@ -223,9 +223,11 @@ def pool_maker(comparison: Comparison) -> PoolMaker:
 
 
 def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Training) -> Iterator[tuple[int, Policy, Candidates]]:
-    """Update, policy and pool of every checkpoint in turn; the last one's has the most candidates."""
+    """Update, policy and pool of every checkpoint that is evaluated, in turn; the last one's has the most candidates."""
     config, last = comparison.config, max(training.checkpoints)
-    for update, folder in training.checkpoints.items():
+    evaluated = sorted(training.checkpoints)[:: -config.baseline.evaluate_every][::-1]
+    for update in evaluated:
+        folder = training.checkpoints[update]
         tuned = load_checkpoint(comparison.policy, folder)
         count = max(config.baseline.num_candidates, config.n) if update == last else config.baseline.checkpoint_candidates
         with comparison.timed(f"{config.baseline.name} pools"):
@@ -236,7 +238,7 @@ def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Trainin
 def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
     """What the configured baseline is given; its folder is named by a hash of all that determines the result."""
     config = comparison.config
-    trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in ("num_candidates", "checkpoint_candidates")}
+    trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in EVALUATION_KEYS}
     key = digest(
         {
             "format": _FORMAT,

@@ -55,6 +55,7 @@ BAD = [
     (["baseline.checkpoint_every=0"], "baseline.checkpoint_every=0", "at least 1"),
     (["baseline.num_candidates=0"], "baseline.num_candidates=0", "at least 1"),
     (["baseline.checkpoint_candidates=0"], "baseline.checkpoint_candidates=0", "at least 1"),
+    (["baseline.evaluate_every=0"], "baseline.evaluate_every=0", "at least 1"),
     (["baseline.name=rloo"], "baseline.name=rloo", "must be ppo (another baseline: baseline=none, baseline=rloo"),
     (["baseline=rloo", "baseline.num_generations=1"], "baseline.num_generations=1", "at least 2"),
     (["baseline=rloo", "baseline.num_generations=3"], "baseline.num_generations=3", "divisor of baseline.batch_size=64"),

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from suite import processes
-from suite.baseline_schema import BaselineConfig
+from suite.baseline_schema import EVALUATION_KEYS, BaselineConfig
 from suite.baselines import TrainingTask
 from suite.command import UserError
 
@@ -76,9 +76,8 @@ def checkpoint_updates(config: BaselineConfig) -> list[int]:
 
 def described(task: TrainingTask) -> dict[str, Any]:
     """All that determines a training's result, as JSON has it: it stands in every checkpoint."""
-    evaluation_only = ("num_candidates", "checkpoint_candidates")
     return {
-        **{f"baseline.{key}": value for key, value in asdict(task.config).items() if key not in evaluation_only},
+        **{f"baseline.{key}": value for key, value in asdict(task.config).items() if key not in EVALUATION_KEYS},
         **{f"sampling.{key}": value for key, value in asdict(task.sampling).items()},
         "policy": task.policy.digest,
         "proxy": getattr(task.proxy, "digest", None),
