@@ -99,12 +99,12 @@ def read_hub(folder: Path) -> list[tuple[str, int]]:
     for file in sorted(folder.rglob("*train*.parquet")):
         check_whole(file, "task.path")
         try:
+            missing = {"text", "label"} - set(parquet.read_schema(file).names)
+            if missing:
+                raise UserError(f"task.path: {file} has no column {' and '.join(sorted(missing))}")
             table = parquet.read_table(file, columns=["text", "label"])
         except (OSError, pyarrow.ArrowException) as error:
             raise UserError(f"task.path: {file} cannot be read ({str(error).splitlines()[0]})") from None
-        missing = {"text", "label"} - set(table.column_names)
-        if missing:
-            raise UserError(f"task.path: {file} has no column {' and '.join(sorted(missing))}")
         reviews += zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)
     return reviews
 
