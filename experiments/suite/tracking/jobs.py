@@ -83,13 +83,11 @@ def read_jobs(folder: Path) -> list[Job]:
     metrics = Files(
         _artifact_name(folder, "metrics"), "metrics", _existing(folder, "metrics.csv", "findings.json", "manifest.json")
     )
-    pictures = sorted((folder / "figures").glob("*.png"))
-    figures = Files(
-        _artifact_name(folder, "figures"), "figures", {path.name: path for path in sorted((folder / "figures").iterdir())}
-    )
+    drawn = sorted(path for path in (folder / "figures").iterdir() if path.is_file())
+    figures = Files(_artifact_name(folder, "figures"), "figures", {path.name: path for path in drawn})
     tables: dict[str, Value] = {"samples": _samples(pools, config["n"]), "frontier": _frontier(rows)}
     jobs.append(_job(folder, config, "comparison", [Entry(tables)], [*files.values()], [metrics]))
-    shown: dict[str, Value] = {f"figures/{path.stem}": Picture(path) for path in pictures}
+    shown: dict[str, Value] = {f"figures/{path.stem}": Picture(path) for path in drawn if path.suffix == ".png"}
     jobs.append(_job(folder, config, "figures", [Entry(shown)], [metrics], [figures]))
     return jobs
 
