@@ -165,8 +165,8 @@ def test_help_is_for_people(finished):
     assert code == 0
     for part in (
         "python experiments/run.py n=8",
-        "baseline: bon_sft, grpo, none, ppo, rloo",
-        "policy: gpt2_imdb, tiny",
+        "baseline: bon_sft, grpo, none, ppo, published, rloo",
+        "policy: gpt2_imdb, smollm2, smollm2_imdb, tiny",
         "num_candidates: 64",
     ):
         assert part in out
