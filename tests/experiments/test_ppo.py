@@ -26,7 +26,8 @@ def make_task(training_task):
     """make_task(folder, seed=0, proxy=..., prompts=..., temperature=1.0, **settings of PPO) -> a small task."""
 
     def made(folder, **settings):
-        return training_task(PPOConfig, folder, **{"checkpoint_every": 1, "num_ppo_epochs": 2, "num_mini_batches": 1, **settings})
+        small = {"checkpoint_every": 1, "num_ppo_epochs": 2, "num_mini_batches": 1}
+        return training_task(PPOConfig, folder, **{**small, **settings})
 
     return made
 
