@@ -1,13 +1,14 @@
 """Every file in conf/ composes, every combination that can run offline gets to loaded models, every key has a default."""
 
 import dataclasses
+import importlib.util
 import itertools
 
 import pytest
 from omegaconf import MISSING, OmegaConf
 
 from suite.baseline_schema import BASELINES, PPOConfig
-from suite.command import REPOSITORY
+from suite.command import REPOSITORY, UserError
 from suite.comparison import prepare
 from suite.pretraining import PretrainConfig
 from suite.schema import RunConfig, checked_config
@@ -38,7 +39,11 @@ def test_the_groups_of_the_design():
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
 def test_every_choice_composes(compose_config, group, choice):
     composed = compose_config(f"{group}={choice}")
-    checked_config(composed)
+    if choice == "vllm" and importlib.util.find_spec("vllm") is None:
+        with pytest.raises(UserError, match=r"engine=vllm needs vllm, .* pip install"):
+            checked_config(composed)
+    else:
+        checked_config(composed)
     if group not in ("experiment", "sampling"):
         assert composed[group].name == choice
 
@@ -96,11 +101,12 @@ def test_every_file_opens_with_words_or_is_short():
             assert "#" in "".join(lines) or len(lines) <= 2, f"{group}/{choice}"
 
 
-COMBINATIONS = list(
-    itertools.product(
-        GROUPS["policy"], GROUPS["reward"], GROUPS["baseline"], GROUPS["tracking"], [*GROUPS["experiment"], None]
-    )
-)
+#: Policy, reward, baseline, tracking, experiment: what meets in a run's preparation, in all its pairs.
+COMBINATIONS = [
+    *itertools.product(GROUPS["policy"], GROUPS["reward"], ["ppo"], ["wandb"], [None]),
+    *itertools.product(["tiny"], ["tiny"], GROUPS["baseline"], ["none"], [*GROUPS["experiment"], None]),
+    *itertools.product(["tiny"], ["tiny"], ["none"], GROUPS["tracking"], [None]),
+]
 
 
 @pytest.mark.parametrize("sampling", GROUPS["sampling"])
