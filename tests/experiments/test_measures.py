@@ -13,6 +13,8 @@ from suite.measures import accuracy
 class Rigged(torch.nn.Module):
     """A classifier whose logit is whatever a rule says of the tokens."""
 
+    device = torch.device("cpu")
+
     def __init__(self, rule):
         super().__init__()
         self.rule = rule
