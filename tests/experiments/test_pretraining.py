@@ -1,13 +1,15 @@
 """How the embedded models are made, at the smallest size: tokenizer, windows, crops, losses that fall, honest accuracies."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from suite import imdb, pretraining
+from suite import pretraining
 from suite.corpus import Corpus
 from suite.imdb import Review
 from suite.measures import accuracy, measure, perplexity
@@ -163,6 +165,7 @@ def rebuilt(few, tmp_path_factory):
         policy=TrainingSettings(**step),
         proxy=TrainingSettings(**step, seed=1),
         gold=TrainingSettings(**step, seed=2),
+        gold_teacher=TrainingSettings(**step),
         gold_buckets=512,
         shape=SHAPE,
     )
@@ -201,8 +204,6 @@ def test_measures_and_card(rebuilt, few):
 
 
 def test_the_proxy_is_the_policys_first_layers_and_gold_has_nothing_of_it(few, tmp_path):
-    from safetensors.torch import load_file
-
     step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
     config = PretrainConfig(
         output=str(tmp_path),
@@ -210,6 +211,7 @@ def test_the_proxy_is_the_policys_first_layers_and_gold_has_nothing_of_it(few, t
         policy=TrainingSettings(**step),
         proxy=TrainingSettings(**step),
         gold=TrainingSettings(**step),
+        gold_teacher=TrainingSettings(**step),
         gold_buckets=64,
         proxy_layers=1,
         shape=Architecture(layers=2, width=16, heads=2, context=64),
@@ -226,34 +228,52 @@ def test_the_proxy_is_the_policys_first_layers_and_gold_has_nothing_of_it(few, t
 
 
 def test_shipped_weights_are_in_half_precision(rebuilt):
-    from safetensors.torch import load_file
-
     for name in ("policy", "proxy", "gold"):
         assert {tensor.dtype for tensor in load_file(rebuilt / name / "model.safetensors").values()} == {torch.float16}
 
 
-def test_each_judge_sees_its_own_labels_alone(few, tmp_path, monkeypatch):
-    seen = {}
-    real = Corpus.of.__func__
-
-    def noted(cls, reviews, tokenizer):
-        seen.setdefault(part, []).append({review.text for review in reviews})
-        return real(cls, reviews, tokenizer)
-
-    monkeypatch.setattr(Corpus, "of", classmethod(noted))
-    step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1}
+@pytest.mark.parametrize("judge", ["proxy", "gold"])
+def test_each_judge_sees_its_own_labels_alone(few, tmp_path, judge):
+    step = {"steps": 2, "batch_size": 4, "context": 16, "warmup_steps": 1}
     config = PretrainConfig(
         output=str(tmp_path),
         vocab_size=300,
         policy=TrainingSettings(**step),
         proxy=TrainingSettings(**step),
         gold=TrainingSettings(**step),
+        gold_teacher=TrainingSettings(**step),
         gold_buckets=512,
         shape=SHAPE,
     )
-    for part in config.parts:
-        pretraining.PARTS[part](config, few)
-    texts = {name: {review.text for review in few[name]} for name in imdb.SPLITS}
-    assert seen["policy"] == [texts["proxy"] | texts["gold"]]
-    assert seen["proxy"] == [texts["proxy"]]
-    assert seen["gold"] == [texts["gold"]]
+    pretraining.PARTS["policy"](config, few)
+
+    def weights(flipped):
+        """The judge's weights where the labels of these splits are turned round."""
+        splits = {
+            name: [dataclasses.replace(review, label=1 - review.label) for review in reviews] if name in flipped else reviews
+            for name, reviews in few.items()
+        }
+        pretraining.PARTS[judge](config, splits)
+        return load_file(tmp_path / judge / "model.safetensors")
+
+    usual, others, own = (weights(flipped) for flipped in ((), set(few) - {judge}, {judge}))
+    assert all(torch.equal(usual[name], others[name]) for name in usual)
+    assert not all(torch.equal(usual[name], own[name]) for name in usual)
+
+
+def test_the_gold_reward_reads_the_other_half_with_its_own_verdicts(few, tmp_path):
+    step = {"steps": 40, "batch_size": 16, "context": 32, "warmup_steps": 1}
+    tokenizer = pretraining.train_tokenizer([review.text for review in few["gold"]], 300)
+    teacher = NgramForSequenceClassification(NgramConfig(vocab_size=len(tokenizer), buckets=512))
+    settings = TrainingSettings(**step, learning_rate=0.2)
+    pretraining.train_ngrams(teacher, Corpus.of(few["gold"], tokenizer), settings, tmp_path / "log")
+    judged = pretraining.surely_judged(teacher, few["proxy"], tokenizer)
+    assert 0 < len(judged) < len(few["proxy"])  # not of what it is unsure
+    logits = {}
+    for review in few["proxy"]:
+        ids = torch.tensor([tokenizer(review.text)["input_ids"]])
+        logits[review.text] = teacher(input_ids=ids).logits.item()
+    for review in judged:
+        assert review.label == int(logits[review.text] > 0)
+    left_out = {review.text for review in few["proxy"]} - {review.text for review in judged}
+    assert max(abs(logits[text]) for text in left_out) <= min(abs(logits[review.text]) for review in judged) + 1e-5
