@@ -120,6 +120,8 @@ def test_figures_are_those_of_the_folder_each_with_a_caption(page, folder):
 
 def test_vector_figures_are_preferred(folder, tmp_path):
     other = copied(tmp_path / "headline")
+    for path in (other / "figures").glob("*.svg"):
+        path.unlink()
     (other / "figures" / "cost.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     (other / "figures" / "quality.png").write_bytes((other / "figures" / "cost.png").read_bytes())
     names = ["reward_vs_n.png", "reward_vs_kl.png", "reward_distribution.png", "cost.svg", "quality.png"]
