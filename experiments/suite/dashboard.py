@@ -15,7 +15,9 @@ from suite.tracking.to_wandb import LINES
 #: The workspace and the report are known by this name: saving again updates them.
 NAME = "Best-of-n or PPO?"
 #: Trainers whose log has a KL per update.
-_WITH_KL = [method for method in TRAINERS if method != "bon_sft"]
+#: A published policy is not trained here.
+_TRAINED = [method for method in TRAINERS if method != "published"]
+_WITH_KL = [method for method in _TRAINED if method != "bon_sft"]
 _PPO_HEALTH = {
     "Approximate KL of an update": ["policy/approxkl_avg"],
     "Clipped tokens": ["policy/clipfrac_avg"],
@@ -83,7 +85,7 @@ def sections() -> dict[str, list[Any]]:
             wr.BarPlot(title="Worth best-of-n", metrics=["cost/equivalent_n"], groupby="JobType"),
         ],
         "Training": [
-            _lines("Reward of roll-outs", "update", *(f"{method}/objective/scores" for method in TRAINERS)),
+            _lines("Reward of roll-outs", "update", *(f"{method}/objective/scores" for method in _TRAINED)),
             _lines("KL of roll-outs", "update", *(f"{method}/objective/kl" for method in _WITH_KL)),
         ],
         "PPO health": [

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,9 @@ from suite.policies import load_judge, load_policy
 from suite.schema import JudgeConfig, PolicyConfig, SamplingConfig, register
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: Trackio reads its place when it is imported, and a library that knows it may import it before any test.
+_TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
+os.environ["TRACKIO_DIR"] = _TRACKIO.name
 CPU = torch.device("cpu")
 
 

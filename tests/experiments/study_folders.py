@@ -193,10 +193,10 @@ def notebook(folder: Path, prompts=128):
     tuned = law.pool(8, 3.0)
     rows = []
     for method, step, n, setting, score, judge in (
-        ("base", None, 1, "", proxy, gold),
-        ("best_of_n", None, 4, "", proxy, gold),
-        ("best_of_n", None, 4, "selected by winning label", np.abs(proxy), gold),
-        ("ppo", 16, 1, "kl_coef=0.2", *tuned),
+        ("base", None, 1, f"num_prompts={prompts}", proxy, gold),
+        ("best_of_n", None, 4, f"num_prompts={prompts}", proxy, gold),
+        ("best_of_n", None, 4, f"num_prompts={prompts} label=winning", np.abs(proxy), gold),
+        ("ppo", 16, 1, f"num_prompts={prompts}", *tuned),
     ):
         found = bootstrap_mean(best_of_n_mean(score, judge)[:, n - 1], np.random.default_rng(4), resamples=100)
         rows.append(Row(method, 0, step, n, "gold", *map(float, Interval(*found)), setting=setting))

@@ -217,7 +217,8 @@ def test_manifest(folder, policy, judges):
     assert manifest["versions"]["trl"] == "1.12.0"
     assert manifest["device"] == "cpu" or manifest["device"].startswith("cuda")
     assert manifest["seed"] == 0
-    assert manifest["models"]["policy"] == {"sha256": policy.digest, "parameters": policy.parameters}
+    of_policy = {"sha256": policy.digest, "parameters": policy.parameters, "revision": None}
+    assert manifest["models"]["policy"] == {**of_policy, "source": policy.folder}
     for name, judge in judges.items():
         assert manifest["models"][name]["sha256"] == judge.digest
     assert len(manifest["data"]["sha256"]) == 64

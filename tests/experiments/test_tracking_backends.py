@@ -1,6 +1,8 @@
 """Trackio and TensorBoard hold what a run's files say: each is read back by its own reader."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,31 +72,29 @@ def test_tensorboard_has_every_value(jobs, events):
 
 
 @pytest.fixture(scope="module")
-def trackio_runs(run, tmp_path_factory):
+def trackio_runs(run):
     """{method: (run's record, its logs)} by Trackio's own storage, after a first half and a replay of the rest."""
-    place = tmp_path_factory.mktemp("trackio")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRACKIO_DIR", str(place))  # read when Trackio is imported, which nothing else in these tests does
-        pytest.importorskip("trackio", reason='pip install -e ".[tracking]"')
-        from trackio import sqlite_storage, utils
+    place = Path(os.environ["TRACKIO_DIR"])  # of these tests: conftest.py
+    pytest.importorskip("trackio", reason='pip install -e ".[tracking]"')
+    from trackio import sqlite_storage, utils
 
-        assert place == utils.TRACKIO_DIR
-        backend = open_backend(TrackingConfig(name="trackio", project=PROJECT), run)
-        for job in read_jobs(run):
-            mirror = backend.open(job)
-            for index, entry in enumerate(job.entries[: len(job.entries) // 2]):
-                mirror.log(index, entry)
-            mirror.close(whole=False)
-        done = replay(backend, run)
-        storage = sqlite_storage.SQLiteStorage
-        records = {record["name"]: record for record in storage.get_run_records(PROJECT)}
-        found = {}
-        for job in read_jobs(run):
-            name = f"{job.name}-{job.identity[:6]}"
-            logs = storage.get_logs(PROJECT, name)
-            found[job.method] = records.pop(name), storage.get_run_config(PROJECT, name), logs
-        assert not records
-        artifacts = storage.get_artifacts(PROJECT)
+    assert place == utils.TRACKIO_DIR
+    backend = open_backend(TrackingConfig(name="trackio", project=PROJECT), run)
+    for job in read_jobs(run):
+        mirror = backend.open(job)
+        for index, entry in enumerate(job.entries[: len(job.entries) // 2]):
+            mirror.log(index, entry)
+        mirror.close(whole=False)
+    done = replay(backend, run)
+    storage = sqlite_storage.SQLiteStorage
+    records = {record["name"]: record for record in storage.get_run_records(PROJECT)}
+    found = {}
+    for job in read_jobs(run):
+        name = f"{job.name}-{job.identity[:6]}"
+        logs = storage.get_logs(PROJECT, name)
+        found[job.method] = records.pop(name), storage.get_run_config(PROJECT, name), logs
+    assert not records
+    artifacts = storage.get_artifacts(PROJECT)
     return found, done, artifacts
 
 

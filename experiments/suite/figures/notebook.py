@@ -17,8 +17,8 @@ from suite.figures.series import curve
 from suite.figures.style import LABELS, called, colour, line_style, marker, title
 from suite.figures.words import number
 
-#: The setting of rows whose best-of-n the winning label's score selected.
-WRONG = "selected by winning label"
+#: Ends the setting of rows whose best-of-n the winning label's score selected.
+WRONG = " label=winning"
 
 
 def compared(detection: Mapping[str, Any]) -> tuple[str, str]:
@@ -55,16 +55,16 @@ def share_found(axes: Axes, results: Results) -> None:
 
 def bars(results: Results) -> list[tuple[str, Row]]:
     """(name, gold reward) of the base policy, best-of-n selected by either label, and the first trained policy."""
-    rows, n = results.rows, int(results.findings["n"])
-    gold = select(rows, metric="gold")
-    shown = [(title("base"), select(gold, method="base", n=1))]
-    shown += [(f"{title('best_of_n', n)},\nright label", select(gold, method="best_of_n", n=n, setting=""))]
-    shown += [(f"{title('best_of_n', n)},\nwinning label", select(gold, method="best_of_n", n=n, setting=WRONG))]
+    gold, n = select(results.rows, metric="gold"), int(results.findings["n"])
+    every = f"num_prompts={max(point['num_prompts'] for each in detections(results) for point in each['by_prompts'])}"
+    shown = [(title("base"), select(gold, method="base", n=1, setting=every))]
+    shown += [(f"{title('best_of_n', n)},\nright label", select(gold, method="best_of_n", n=n, setting=every))]
+    shown += [(f"{title('best_of_n', n)},\nwinning label", select(gold, method="best_of_n", n=n, setting=every + WRONG))]
     for each in detections(results)[1:]:
         method, setting = compared(each)
-        of = select(gold, method=method, n=1, setting=setting)
-        shown.append((called(method, setting).replace(" at ", "\n"), sorted(of, key=lambda row: row.step or 0)[-1:]))
-    return [(name, found[0]) for name, found in shown if found]
+        of = select(gold, method=method, n=1, setting=every)
+        shown.append((called(method, setting).replace(" at ", "\n"), of))
+    return [(name, found[0]) for name, found in shown]
 
 
 def gold_by_label(axes: Axes, results: Results) -> None:
@@ -73,7 +73,7 @@ def gold_by_label(axes: Axes, results: Results) -> None:
         point = curve([at], [row])
         axes.errorbar(point.at, point.value, yerr=[point.value - point.low, point.high - point.value], fmt=marker(row.method),
                       markersize=5, elinewidth=1.0, color=colour(row.method),
-                      markerfacecolor="white" if row.setting == WRONG else colour(row.method))  # fmt: skip
+                      markerfacecolor="white" if row.setting.endswith(WRONG) else colour(row.method))  # fmt: skip
     names = [name for name, _ in bars(results)]
     axes.axhline(0.0, color="black", linewidth=0.4)
     axes.set_xticks(range(len(names)), names, fontsize=6)
