@@ -203,19 +203,16 @@ def test_measures_and_card(rebuilt, few):
     assert "proxy step 3 loss" in card
 
 
+def small(folder, step):
+    """A recipe in which every training is of these few settings."""
+    trainings = {name: TrainingSettings(**step) for name in ("policy", "proxy", "gold", "gold_teacher")}
+    return PretrainConfig(output=str(folder), vocab_size=300, gold_buckets=512, shape=SHAPE, **trainings)
+
+
 def test_the_proxy_is_the_policys_first_layers_and_gold_has_nothing_of_it(few, tmp_path):
     step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
-    config = PretrainConfig(
-        output=str(tmp_path),
-        vocab_size=300,
-        policy=TrainingSettings(**step),
-        proxy=TrainingSettings(**step),
-        gold=TrainingSettings(**step),
-        gold_teacher=TrainingSettings(**step),
-        gold_buckets=64,
-        proxy_layers=1,
-        shape=Architecture(layers=2, width=16, heads=2, context=64),
-    )
+    config = small(tmp_path, step)
+    config.proxy_layers, config.shape = 1, Architecture(layers=2, width=16, heads=2, context=64)
     for part in config.parts:
         pretraining.PARTS[part](config, few)
     policy, proxy, gold = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "proxy", "gold"))
@@ -235,16 +232,7 @@ def test_shipped_weights_are_in_half_precision(rebuilt):
 @pytest.mark.parametrize("judge", ["proxy", "gold"])
 def test_each_judge_sees_its_own_labels_alone(few, tmp_path, judge):
     step = {"steps": 2, "batch_size": 4, "context": 16, "warmup_steps": 1}
-    config = PretrainConfig(
-        output=str(tmp_path),
-        vocab_size=300,
-        policy=TrainingSettings(**step),
-        proxy=TrainingSettings(**step),
-        gold=TrainingSettings(**step),
-        gold_teacher=TrainingSettings(**step),
-        gold_buckets=512,
-        shape=SHAPE,
-    )
+    config = small(tmp_path, step)
     pretraining.PARTS["policy"](config, few)
 
     def weights(flipped):
