@@ -255,3 +255,15 @@ def test_captions_hold_the_numbers(folders):
     assert "differs by 0.60 [0.55, 0.65], which 35% of studies with 16 prompts" in told["notebook", "notebook"]
     for caption in told.values():
         assert not {"nan", "inf"} & set(caption.replace("[", " ").replace(",", " ").replace("]", " ").split())
+
+
+@pytest.mark.parametrize("width", [style.SINGLE_COLUMN, style.DOUBLE_COLUMN])
+def test_the_legend_stays_on_the_page(width):
+    names = ["PPO over kl_coef", "RLOO over training", "GRPO over training", "best-of-n SFT over training"]
+    with style.styled():
+        figure = page([lambda axes: [axes.plot([0, 1], label=name) for name in names]], width=width)
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1

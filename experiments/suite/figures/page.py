@@ -43,7 +43,8 @@ def page(panels: Sequence[Panel], columns: int | None = None, width: float = DOU
         draw(each)
     entries = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
     if entries:
-        beside = min(len(entries), 3 if width < DOUBLE_COLUMN or max(map(len, entries)) > 30 else 4)
+        most = 2 if width < DOUBLE_COLUMN else 3 if max(map(len, entries)) > 30 else 4
+        beside = min(len(entries), most)
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=beside)
     return figure
 
