@@ -162,7 +162,12 @@ def test_the_sweep_of_the_frontier_is_that_of_the_study(compose_config):
 
 
 def test_reproduction_composes(compose_config):
-    assert OmegaConf.to_object(compose_config(config_name="reproduce")) == ReproduceConfig()
+    composed = OmegaConf.to_object(compose_config(config_name="reproduce"))
+    assert composed == ReproduceConfig(overrides=composed.overrides)
+    run = compose_config(*composed.overrides)
+    for override in composed.overrides:
+        key, value = override.split("=")
+        assert str(OmegaConf.select(run, key)) == value
 
 
 def test_pretraining_composes(compose_config):
