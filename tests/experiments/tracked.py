@@ -12,9 +12,12 @@ from omegaconf import OmegaConf
 
 from suite.evaluation import Study, checkpoint_rows, curve_rows, training_rows, write_rows
 from suite.manifest import write_json
+from suite.schema import TrackingConfig
 from suite.tracking.record import UpdateLog, begin, finish
 
 UPDATES = 4
+OFFLINE = TrackingConfig(name="wandb", project="best-of-n-tests", mode="offline")
+JOBS = {"best_of_n", "ppo", "comparison", "figures"}
 FIGURES = ("cost", "reward_distribution", "reward_vs_kl", "reward_vs_n")
 #: What W&B adds by itself, and what is another in every run.
 OWN = ("_timestamp", "_runtime", "_wandb.runtime", "_step")
