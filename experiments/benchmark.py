@@ -8,11 +8,10 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.benchmark_schema import BenchmarkConfig
-from suite.benchmarks import measure
 from suite.command import located
-from suite.manifest import manifest, write_json
 from suite.schema import register
-from suite.speeds import table, write_csv
+from suite.speeds import table
+from suite.studies.benchmark import record
 
 
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")
@@ -20,12 +19,9 @@ from suite.speeds import table, write_csv
 def main(composed: DictConfig) -> None:
     """Measure, print the table, write it down."""
     config: BenchmarkConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
-    speeds = measure(config)
     folder = located(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    speeds = record(composed, folder)
     (folder / "speed.md").write_text(table(speeds) + "\n", encoding="utf-8")
-    write_csv(speeds, folder / "speed.csv")
-    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(composed)))
     print(table(speeds))
 
 

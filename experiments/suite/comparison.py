@@ -35,7 +35,7 @@ from suite.functions import check_function, load_function
 from suite.model_files import check_label, here, matching_tokenizer
 from suite.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
 from suite.policy_source import found_path, shown_path
-from suite.pools import PoolMaker, digest
+from suite.pools import PoolMaker, digest, seconds_spent
 from suite.schema import RunConfig
 from suite.shards import open_shards
 from suite.tasks import read_task
@@ -68,13 +68,18 @@ class Comparison:
         return str(self.policy.model.dtype).removeprefix("torch.")
 
     @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds to the seconds of a stage of this run."""
-        start = time.perf_counter()
+    def timed(self, stage: str) -> Iterator[Callable[[float], None]]:
+        """Adds to the seconds of a stage of this run.
+
+        What comes from the cache was paid for in an earlier sitting. The caller is given a function to say what is known to
+        have been spent on it; where that is more than this sitting took, it counts.
+        """
+        start, known = time.perf_counter(), [0.0]
         try:
-            yield
+            yield known.append
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            took = max(time.perf_counter() - start, *known)
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + took
 
     def request_flops(self, pool: Candidates, policy: Policy) -> NDArray[np.float64]:
         """FLOPs of a request by best-of-n, for every prompt and n: [P, N]."""
@@ -168,8 +173,9 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
     config = comparison.config
     cache = located(config.cache)
     maker = pool_maker(comparison)
-    with comparison.timed("base pool"):
+    with comparison.timed("base pool") as spent:
         base = maker.pool(comparison.policy, config.num_candidates, config.seed)
+        spent(seconds_spent(base))
     study = Study(base, config.seed, config.resamples)
     with comparison.timed("evaluation"):
         flops = comparison.request_flops(base, comparison.policy)
@@ -180,8 +186,9 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
         return Outcome(rows, {"base": base}, overoptimisation=over)
 
     method = config.baseline.name
-    with comparison.timed("training"):
+    with comparison.timed("training") as spent:
         training = train(replace(training_task(comparison, cache), on_update=on_update))
+        spent(training.seconds)
         if on_update is not None:
             on_update(training.log)  # nothing was told of a training that was done before
     last = max(training.checkpoints)
@@ -230,8 +237,9 @@ def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Trainin
         folder = training.checkpoints[update]
         tuned = load_checkpoint(comparison.policy, folder)
         count = max(config.baseline.num_candidates, config.n) if update == last else config.baseline.checkpoint_candidates
-        with comparison.timed(f"{config.baseline.name} pools"):
+        with comparison.timed(f"{config.baseline.name} pools") as spent:
             pool = maker.pool(tuned, count, config.seed)
+            spent(seconds_spent(pool))
         yield update, tuned, pool
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -37,7 +38,12 @@ def manifest(**facts: Any) -> dict[str, Any]:
     return {
         "git": {"sha": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)},
         "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}},
-        "machine": {"system": platform.platform(), "processor": platform.processor(), "threads": torch.get_num_threads()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "peak_memory_bytes": peak,
         **facts,
     }

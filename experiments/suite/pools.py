@@ -266,6 +266,11 @@ class PoolMaker:
         return part
 
 
+def seconds_spent(pool: Candidates) -> float:
+    """Seconds in which the pool was drawn and read by the proxy, over all sittings."""
+    return float(pool.metadata["seconds"] + pool.metadata["scoring_seconds"])
+
+
 def seconds_per_candidate(pool: Candidates) -> tuple[float, float]:
     """Seconds to draw one candidate and to score it with the proxy."""
     count = pool.num_prompts * pool.num_candidates

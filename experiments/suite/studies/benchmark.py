@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from suite.benchmark_schema import BenchmarkConfig
 from suite.benchmarks import measure
 from suite.command import UserError
 from suite.manifest import manifest, write_json
-from suite.speeds import read_csv, table, write_csv
+from suite.speeds import Speed, read_csv, table, write_csv
 from suite.studies.composing import composed
 from suite.studies.schema import ReproduceConfig
 from suite.studies.store import remedy
@@ -17,11 +19,23 @@ from suite.studies.store import remedy
 
 def run(config: ReproduceConfig, folder: Path) -> None:
     """Measure with the defaults of the benchmark; nothing of it can come from a cache."""
-    benchmark = composed("benchmark")
-    speeds = measure(OmegaConf.to_object(benchmark))  # type: ignore[arg-type]
+    record(composed("benchmark"), folder)
+
+
+def record(benchmark: DictConfig, folder: Path) -> list[Speed]:
+    """Measure what a composed configuration asks for; its lines and how they were made go into the folder.
+
+    Raises:
+        UserError: a key is wrong, a model cannot be loaded, or the data hold fewer prompts.
+    """
+    config: BenchmarkConfig = OmegaConf.to_object(benchmark)  # type: ignore[assignment]
+    start = time.perf_counter()
+    speeds = measure(config)
+    seconds = time.perf_counter() - start
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(speeds, folder / "speed.csv")
-    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(benchmark)))
+    write_json(folder / "manifest.json", manifest(config=OmegaConf.to_container(benchmark), seconds=seconds))
+    return speeds
 
 
 def rebuild(folder: Path) -> None:

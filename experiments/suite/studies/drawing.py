@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from suite.baselines import train
 from suite.command import located
 from suite.comparison import checkpoint_pools, model_facts, pool_maker, prepare, training_task
 from suite.cost import flops_per_token
 from suite.manifest import manifest
+from suite.pools import seconds_spent
 from suite.schema import RunConfig, checked_config
 from suite.studies.composing import composed
+from suite.studies.schema import ReproduceConfig
 from suite.studies.store import Trained, save_base, save_facts, save_trained
 
 #: A setting, as in the rows, and the run that belongs to it.
 Run = tuple[str, RunConfig]
+
+
+class Sizes(Protocol):
+    """What the settings of every study with pools say."""
+
+    num_prompts: int
+    num_candidates: int
+    n: int
+
+
+def shared_overrides(config: ReproduceConfig, settings: Sizes) -> tuple[str, ...]:
+    """What every run of a study has in common: the overrides of all studies, the cache, and the study's sizes."""
+    sizes = (f"{key}={getattr(settings, key)}" for key in ("num_prompts", "num_candidates", "n"))
+    return (*config.overrides, f"cache={config.cache}", *sizes)
 
 
 def run_config(*overrides: str) -> RunConfig:
@@ -30,7 +46,9 @@ def run_config(*overrides: str) -> RunConfig:
     return checked_config(composed("config", "tracking=none", *overrides))
 
 
-def draw(study: str, folder: Path, settings: Any, runs: Sequence[Run]) -> None:
+def draw(
+    study: str, folder: Path, settings: Any, runs: Sequence[Run], spent_before: Mapping[str, float] | None = None
+) -> None:
     """Draw, train and store; what the cache holds is read from there.
 
     The base policy's pool is drawn once, with seed 0, for all. A training's pools are drawn with the seed of the training.
@@ -40,6 +58,7 @@ def draw(study: str, folder: Path, settings: Any, runs: Sequence[Run]) -> None:
         folder: where it is stored.
         settings: its own keys.
         runs: a run for each training; they differ in baseline and seed alone.
+        spent_before: seconds of what the study has made itself, by name.
 
     Raises:
         UserError: data or models are missing, or too few prompts.
@@ -47,14 +66,16 @@ def draw(study: str, folder: Path, settings: Any, runs: Sequence[Run]) -> None:
     first = runs[0][1]
     prepared = {config.baseline.name: config for _, config in reversed(runs)}
     comparison = prepare(first)
+    comparison.seconds.update(spent_before or {})
     for name, config in prepared.items():
         if name != first.baseline.name:
             prepare(config)  # for its checks, before hours are spent
     (folder / "manifest.json").unlink(missing_ok=True)  # what follows is incomplete until there is a new one
     print(f"{study}: {len(runs)} trainings, {first.num_prompts} prompts", flush=True)
     maker = pool_maker(comparison)
-    with comparison.timed("base pool"):
+    with comparison.timed("base pool") as spent:
         base = maker.pool(comparison.policy, first.num_candidates, 0)
+        spent(seconds_spent(base))
     save_base(folder, base)
     trainings = []
     for done, (setting, config) in enumerate(runs, 1):
@@ -72,8 +93,9 @@ def draw(study: str, folder: Path, settings: Any, runs: Sequence[Run]) -> None:
 
 def _trained(comparison: Any, setting: str) -> Trained:
     config: RunConfig = comparison.config
-    with comparison.timed("training"):
+    with comparison.timed(f"{config.baseline.name} training") as spent:
         training = train(training_task(comparison, located(config.cache)))
+        spent(training.seconds)
     pools = {step: pool for step, _, pool in checkpoint_pools(comparison, pool_maker(comparison), training)}
-    spent = training.tokens, training.flops, training.seconds
-    return Trained(config.baseline.name, setting, config.seed, pools, *spent)
+    cost = training.tokens, training.flops, training.seconds
+    return Trained(config.baseline.name, setting, config.seed, pools, *cost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from suite.studies import against_trained
-from suite.studies.drawing import Run, draw, run_config
+from suite.studies.drawing import Run, draw, run_config, shared_overrides
 from suite.studies.schema import FrontierConfig, ReproduceConfig
 from suite.studies.store import load_study
 
@@ -13,13 +13,7 @@ from suite.studies.store import load_study
 def run(config: ReproduceConfig, folder: Path) -> None:
     """Draw the base policy's pool, train every method with every seed, and store it all."""
     settings = config.frontier
-    shared = (
-        *config.overrides,
-        f"cache={config.cache}",
-        f"num_prompts={settings.num_prompts}",
-        f"num_candidates={settings.num_candidates}",
-        f"n={settings.n}",
-    )
+    shared = shared_overrides(config, settings)
     runs: list[Run] = [
         (f"kl_coef={kl_coef:g}", run_config(*shared, "baseline=ppo", f"baseline.kl_coef={kl_coef}", f"seed={seed}"))
         for kl_coef in settings.kl_coefs

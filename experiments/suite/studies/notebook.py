@@ -20,7 +20,7 @@ from bon.estimators import best_of_n_mean
 from bon.intervals import paired_difference
 from suite.evaluation import Row, Study, named, write_rows
 from suite.manifest import write_json
-from suite.studies.drawing import draw, run_config
+from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.protocols import Detection, detection
 from suite.studies.schema import NotebookConfig, ReproduceConfig
 from suite.studies.store import Stored, Trained, load_study
@@ -33,15 +33,7 @@ REWARDS: dict[str, Callable[[Array], Array]] = {"": np.asarray, " label=winning"
 def run(config: ReproduceConfig, folder: Path) -> None:
     """Draw the base policy's pool, train PPO at every KL coefficient, and store it all."""
     settings = config.notebook
-    shared = (
-        *config.overrides,
-        f"cache={config.cache}",
-        f"num_prompts={settings.num_prompts}",
-        f"num_candidates={settings.num_candidates}",
-        f"n={settings.n}",
-        "baseline=ppo",
-        f"seed={settings.seed}",
-    )
+    shared = (*shared_overrides(config, settings), "baseline=ppo", f"seed={settings.seed}")
     runs = [(f"kl_coef={kl_coef:g}", run_config(*shared, f"baseline.kl_coef={kl_coef}")) for kl_coef in settings.kl_coefs]
     draw("notebook", folder, settings, runs)
 

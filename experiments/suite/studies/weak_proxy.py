@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from suite import imdb, pretraining
@@ -13,29 +14,28 @@ from suite.policies import check_files
 from suite.pools import digest
 from suite.schema import RunConfig
 from suite.studies import against_trained
-from suite.studies.drawing import draw, run_config
+from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.schema import ReproduceConfig, WeakProxyConfig
 from suite.studies.store import load_study
 
-_FORMAT = 1
+_FORMAT = 2
+#: Beside the proxy: the seconds in which it was taught.
+_SECONDS = "seconds.txt"
 
 
 def run(config: ReproduceConfig, folder: Path) -> None:
     """Teach the proxy, draw, train against it, and store it all."""
     settings = config.weak_proxy
     shared = (
-        *config.overrides,
-        f"cache={config.cache}",
-        f"num_prompts={settings.num_prompts}",
-        f"num_candidates={settings.num_candidates}",
-        f"n={settings.n}",
+        *shared_overrides(config, settings),
         "baseline=ppo",
         f"baseline.kl_coef={settings.kl_coef}",
         f"baseline.updates={settings.updates}",
     )
     proxy = weak_proxy(run_config(*shared), settings)
     judged = (*shared, f"reward.proxy.path={proxy}", "reward.proxy.label=POSITIVE")
-    draw("weak_proxy", folder, settings, [("", run_config(*judged, f"seed={seed}")) for seed in settings.seeds])
+    runs = [("", run_config(*judged, f"seed={seed}")) for seed in settings.seeds]
+    draw("weak_proxy", folder, settings, runs, {"weak proxy": float((proxy.parent / _SECONDS).read_text())})
 
 
 def rebuild(folder: Path) -> None:
@@ -66,6 +66,8 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
             shutil.copytree(policy, making / "policy")
             recipe = pretraining.PretrainConfig(output=str(making))
             recipe.proxy.steps, recipe.proxy.warmup_steps = settings.steps, max(settings.steps // 10, 1)
+            start = time.perf_counter()
             pretraining.make_proxy(recipe, {**splits, "proxy": splits["proxy"][: settings.labels]})
+            (making / _SECONDS).write_text(f"{time.perf_counter() - start:.3f}\n")
             making.rename(folder)
     return folder / "proxy"
