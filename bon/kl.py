@@ -60,7 +60,10 @@ def best_of_n_kl_beirami(n: ArrayLike, best_logprob: ArrayLike) -> Array:
     """
     n, logprob = np.broadcast_arrays(_checked_n(n), np.asarray(best_logprob, dtype=np.float64))
     if not (np.isfinite(logprob).all() and (logprob <= 1e-9).all()):
-        raise ValueError("best_logprob must be finite and at most 0: it is the log of a probability")
+        raise ValueError(
+            f"best_logprob must be finite and at most 0 (it is the log of a probability), got shape {logprob.shape} with "
+            f"{np.sum(~(np.isfinite(logprob) & (logprob <= 1e-9)))} that are not"
+        )
     logprob = np.minimum(logprob, 0.0)
     eps = np.exp(logprob)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -168,7 +171,7 @@ def score_levels(probs: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     if probs.ndim != 1 or probs.shape != scores.shape or not len(probs):
         raise ValueError(f"probs and scores must be [K] with K >= 1, got shapes {probs.shape} and {scores.shape}")
     if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite")
+        raise ValueError(f"scores must be finite, got shape {scores.shape} with {np.sum(~np.isfinite(scores))} that are not")
     if not (probs >= 0).all() or not np.isclose(probs.sum(), 1.0):
         raise ValueError(f"probs must be non-negative and sum to 1, got a sum of {probs.sum()}")
     level_scores, level = np.unique(scores, return_inverse=True)
@@ -184,7 +187,7 @@ def times_log(factor: Array, argument: Array) -> Array:
 def _checked_n(n: ArrayLike) -> Array:
     n = np.asarray(n, dtype=np.float64)
     if not (np.isfinite(n).all() and (n >= 1).all()):
-        raise ValueError(f"n must be at least 1, got {n.min() if n.size else n}")
+        raise ValueError(f"n must be at least 1 and finite, got {n.min() if n.size else n} in shape {n.shape}")
     return n
 
 

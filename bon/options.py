@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 from transformers import GenerationConfig
@@ -43,7 +44,7 @@ def resolve_generation_config(
 
     Raises:
         TypeError: a keyword that GenerationConfig does not have.
-        ValueError: an option that this sampler cannot honour, a temperature that is not positive, or no way to know when to
+        ValueError: an option that this sampler cannot honour, a temperature or top_p out of range, or no way to know when to
             stop.
     """
     config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
@@ -66,8 +67,12 @@ def resolve_generation_config(
                 f"generation option {name}={value!r} cannot be honoured: candidates are drawn one token at a time from one "
                 f"model; leave it out (honoured are {', '.join(sorted(HONOURED))})"
             )
-    if config.temperature is not None and not config.temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {config.temperature}; at 0 all candidates would be the same text")
+    if config.temperature is not None and not 0 < config.temperature < math.inf:
+        raise ValueError(
+            f"temperature must be > 0 and finite, got {config.temperature}; at 0 all candidates would be the same text"
+        )
+    if config.top_p is not None and not 0 < config.top_p <= 1:
+        raise ValueError(f"top_p must be > 0 and at most 1 (the whole distribution), got {config.top_p}")
     config.top_k = int(config.top_k) if config.top_k else 0
     if config.eos_token_id is None:
         config.eos_token_id = tokenizer.eos_token_id

@@ -120,6 +120,8 @@ def checked_scores(reward: Reward, texts: list[str]) -> NDArray[np.float64]:
     checked = np.empty(len(texts))
     for index, (score, text) in enumerate(zip(scores, texts, strict=True)):
         try:
+            if isinstance(score, str | bytes | bool | np.bool_):  # float() would take "1.5", and True for 1
+                raise TypeError
             checked[index] = float(score)
         except (TypeError, ValueError):
             raise RewardError(f"the reward of text {index} is {score!r}, not a number: {text[:80]!r}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +72,8 @@ class BestOfNSampler:
         generation_config: options of transformers' sampling; a call's keywords win over them.
 
     Raises:
-        ValueError: `sample_size` or `n_candidates` is below 1, or more are to be returned than drawn.
+        ValueError: `sample_size` or `n_candidates` is below 1, more are to be returned than drawn, or `generation_config`
+            says how long responses may be, which `length_sampler` does.
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class BestOfNSampler:
         self.length_sampler = length_sampler
         self.sample_size = sample_size
         self.n_candidates = n_candidates
+        if generation_config is not None:
+            _refuse_lengths(generation_config.to_dict(), "generation_config.")
         self.generation_config = generation_config
         self._seeds = np.random.SeedSequence(fresh_seed() if seed is None else seed)
 
@@ -123,7 +126,7 @@ class BestOfNSampler:
             ValueError: as `generate_candidates`.
             RewardError: the reward failed; the candidates drawn are its `candidates`.
         """
-        queries, seed, lengths = self._planned(tokenized_query, device)
+        queries, seed, lengths = self._planned(tokenized_query, device, generation_kwargs)
         best: Candidates | None = None
         for begin in range(0, self.sample_size, _BLOCK):
             block = range(begin, min(begin + _BLOCK, self.sample_size))
@@ -158,7 +161,7 @@ class BestOfNSampler:
             progress: show bars on a terminal.
             **generation_kwargs: options of GenerationConfig.
         """
-        queries, seed, lengths = self._planned(tokenized_query, device)
+        queries, seed, lengths = self._planned(tokenized_query, device, generation_kwargs)
         return self._drawn(
             queries,
             range(self.sample_size),
@@ -227,9 +230,12 @@ class BestOfNSampler:
         )
         return candidates.extended(more)
 
-    def _planned(self, tokenized_query: Any, device: str | torch.device | None) -> tuple[list[list[int]], int, list[int]]:
+    def _planned(
+        self, tokenized_query: Any, device: str | torch.device | None, options: dict[str, Any]
+    ) -> tuple[list[list[int]], int, list[int]]:
         """The queries of a call, its seed, and the most tokens of each query's responses."""
         queries = query_token_ids(tokenized_query)
+        _refuse_lengths(options)
         if device is not None:
             self.model.to(device)
         seed = int(self._seeds.spawn(1)[0].generate_state(1)[0])
@@ -270,6 +276,16 @@ class BestOfNSampler:
         except RewardError as error:
             error.candidates = part if before is None else before.extended(part)
             raise
+
+
+def _refuse_lengths(options: Mapping[str, Any], of: str = "") -> None:
+    """Refuse the options that say what the length sampler says."""
+    for name in ("max_new_tokens", "max_length"):
+        if options.get(name) is not None:
+            raise ValueError(
+                f"{of}{name}={options[name]} cannot be honoured: length_sampler says how long responses may be; leave it out, "
+                f"or pass length_sampler=lambda: {options[name]}"
+            )
 
 
 __all__ = ["SCORE", "BestOfNSampler", "LengthSampler", "RewardError", "query_token_ids"]

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from bon.candidates import Candidates, stacked
 from bon.generation import generate_candidates, response_limits, token_ids_of
 from bon.options import resolve_generation_config
-from bon.rewards import Reward, score_candidates
+from bon.rewards import Reward, RewardError, score_candidates
 from bon.savings import Savings
 from bon.selection import BestOfN, scores_of, top_k
 from bon.wrappers import unwrapped
@@ -151,7 +151,7 @@ def draw_while_worth(
 
     Raises:
         ValueError: as `generate_candidates` and `stopping_counts`.
-        RewardError: the reward failed; the candidates of that look are its `candidates`.
+        RewardError: the reward failed; its `candidates` are those of that look, each prompt's best before them in front.
     """
     start = time.perf_counter()
     _check_rule(cost, minimum, every, max_candidates)
@@ -183,7 +183,11 @@ def draw_while_worth(
             progress=progress,
             **generation_kwargs,
         )
-        part = score_candidates(part, progress=progress, **{SCORE: reward})
+        try:
+            part = score_candidates(part, progress=progress, **{SCORE: reward})
+        except RewardError as error:
+            error.candidates = part if best is None else best.extended(part)
+            raise
         scores[going, count : count + more] = scores_of(part, SCORE)
         tokens[going] += part.lengths.sum(axis=1, dtype=np.int64)
         count += more

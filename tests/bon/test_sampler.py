@@ -235,6 +235,16 @@ def test_counts_that_cannot_be_met_are_refused_at_construction(build_sampler, op
         build_sampler(**options)
 
 
+@pytest.mark.parametrize(("name", "value"), [("max_new_tokens", 3), ("max_length", 9)])
+def test_another_length_beside_the_length_sampler_is_refused(build_sampler, name, value):
+    message = rf"{name}={value} cannot be honoured: length_sampler says .* length_sampler=lambda: {value}"
+    for call in (build_sampler().generate, build_sampler().sample):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            call(QUERIES, **{name: value})
+    with pytest.raises(ValueError, match=rf"^generation_config\.{message}"):
+        build_sampler(generation_config=GenerationConfig(**{name: value}))
+
+
 def test_a_query_longer_than_the_context_is_refused(build_sampler):
     with pytest.raises(ValueError, match="1 has 62 tokens, which leaves no room for 5 more"):
         build_sampler().generate([[10], [10] * 62])

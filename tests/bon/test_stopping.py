@@ -160,3 +160,19 @@ def test_a_reward_that_fails_leaves_the_candidates_of_that_look(gpt2, tokenizer)
     with pytest.raises(RewardError) as caught:
         draw_while_worth(gpt2, tokenizer, PROMPTS, 16, lambda texts: [None] * len(texts), cost=1.0, max_new_tokens=3)
     assert caught.value.candidates.num_candidates == 8
+
+
+def test_a_reward_that_fails_later_leaves_the_best_before_in_front(gpt2, tokenizer):
+    looks = []
+
+    def failing(texts):
+        looks.append(texts)
+        return [None] * len(texts) if len(looks) > 1 else last_number(texts)
+
+    with pytest.raises(RewardError) as caught:
+        draw_while_worth(gpt2, tokenizer, PROMPTS, 16, failing, cost=1e-9, minimum=4, every=3, seed=5, max_new_tokens=3)
+    full = score_candidates(generate_candidates(gpt2, tokenizer, PROMPTS, 7, seed=5, max_new_tokens=3), proxy=last_number)
+    best = best_of_n(full.first(4))
+    assert caught.value.candidates.texts.tolist() == [
+        [*first, *more] for first, more in zip(best.texts.tolist(), full.texts[:, 4:].tolist(), strict=True)
+    ]
