@@ -71,8 +71,7 @@ class ClassifierReward:
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> list[float]:
         """Rewards [len(texts)]. An empty text is judged from the end-of-sequence token alone."""
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"] if texts else []
-        rows = [ids or [self.tokenizer.eos_token_id or 0] for ids in encoded]
+        rows = self._encoded(texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         rewards = np.zeros(len(rows))
         begin = 0
@@ -85,6 +84,14 @@ class ClassifierReward:
             begin = end
         self.tokens_read += sum(map(len, rows))
         return rewards.tolist()
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens that the classifier reads of each text [len(texts)], without running it."""
+        return [len(row) for row in self._encoded(texts)]
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"] if texts else []
+        return [ids or [self.tokenizer.eos_token_id or 0] for ids in encoded]
 
     def _rewards(self, rows: list[list[int]]) -> NDArray[np.float64]:
         device = self.model.device

@@ -40,7 +40,7 @@ from suite.schema import RunConfig
 from suite.shards import open_shards
 from suite.tasks import read_task
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass
@@ -193,7 +193,7 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
             on_update(training.log)  # nothing was told of a training that was done before
     last = max(training.checkpoints)
     if training.measured:
-        rows += training_rows(method, config.seed, last, training.tokens, training.flops, training.seconds)
+        rows += training_rows(method, config.seed, last, training)
     tuned_pools = []
     for update, tuned, pool in checkpoint_pools(comparison, maker, training):
         is_last = update == last

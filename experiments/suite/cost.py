@@ -1,8 +1,9 @@
-"""What a method costs, in model FLOPs: 2 a weight and token forward, 6 in training (Kaplan et al. 2020), and when it pays off.
+"""What a method costs, in tokens that the reward model reads and in model FLOPs, and when it pays off.
 
-Weights are those that multiply: embeddings that are looked up cost nothing, the same embeddings as an output layer do. The
-products of attention scores are left out (here they are a hundredth of the rest), and so is everything that is not a matrix
-product. Tokens are those that a perfect sampler would read: a prompt once for all its candidates, and no padding.
+FLOPs are 2 a weight and token forward, 6 in training (Kaplan et al. 2020). Weights are those that multiply: embeddings that
+are looked up cost nothing, the same embeddings as an output layer do. The products of attention scores are left out (here they
+are a hundredth of the rest), and so is everything that is not a matrix product. Tokens are those that a perfect sampler would
+read: a prompt once for all its candidates, and no padding.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from bon.intervals import Interval
 
 Array = NDArray[np.float64]
 
+#: Column of a pool: tokens of prompt and response as the proxy counts them, a number a candidate.
+PROXY_TOKENS = "proxy_tokens"
+
 
 def _products(model: nn.Module) -> list[nn.Module]:
     """The modules of a model that multiply by a matrix, each once."""
@@ -39,6 +43,28 @@ def models_of(reward: Any) -> list[nn.Module]:
     """The model behind a reward, where there is one."""
     model = getattr(reward, "model", None)
     return [model] if isinstance(model, nn.Module) else []
+
+
+def scored_tokens(pool: Candidates, reward: Any) -> Array:
+    """Tokens that a reward reads of every candidate, prompt and response as one text: [P, N]; a function reads none."""
+    if not hasattr(reward, "count_tokens"):
+        return np.zeros(pool.lengths.shape)
+    counts = reward.count_tokens([text for row in pool.full_texts for text in row])
+    return np.array(counts, dtype=np.float64).reshape(pool.lengths.shape)
+
+
+class RewardMeter:
+    """Counts the tokens that a reward reads."""
+
+    def __init__(self, reward: Any) -> None:
+        self._reward, self._before = reward, 0
+        self.lap()
+
+    def lap(self) -> int:
+        """Tokens since it was last asked; a function reads none."""
+        read = int(getattr(self._reward, "tokens_read", 0))
+        tokens, self._before = read - self._before, read
+        return tokens
 
 
 class FlopMeter:
@@ -71,27 +97,38 @@ class FlopMeter:
         self.flops += (6 if output.requires_grad else 2) * module.weight.numel() * tokens
 
 
-def request_flops(pool: Candidates, policy: Any, proxy: Any, scored_tokens: Array | None = None) -> Array:
+def request_flops(pool: Candidates, policy: Any, proxy: Any) -> Array:
     """FLOPs of answering one request by best-of-n of the pool's policy, for every n and prompt: [P, N].
 
-    The prompt is read once, every candidate's tokens but its last; for n > 1 the proxy reads all n texts.
+    The prompt is read once, every candidate's tokens but its last; for n > 1 the proxy reads all n texts. How many tokens
+    that are stands in the pool; where it does not, the policy's own count is taken.
 
     Args:
         pool: P prompts with N candidates each.
         policy, proxy: the models.
-        scored_tokens: [P, N] tokens of prompt and response as the proxy counts them; as the policy does unless given.
     """
-    return request_flops_at(pool, flops_per_token(policy), flops_per_token(proxy), scored_tokens)
+    return request_flops_at(pool, flops_per_token(policy), flops_per_token(proxy))
 
 
-def request_flops_at(pool: Candidates, policy: int, proxy: int, scored_tokens: Array | None = None) -> Array:
+def request_flops_at(pool: Candidates, policy: int, proxy: int) -> Array:
     """`request_flops` where the FLOPs of one token through the policy and through the proxy are known."""
     n = np.arange(1, pool.num_candidates + 1)
     prompt = np.array([len(ids) for ids in pool.prompt_token_ids], dtype=np.float64)[:, None]
-    lengths = pool.lengths.mean(1, keepdims=True)
-    drawing = policy * (prompt + n * (lengths - 1))
-    texts = prompt + lengths if scored_tokens is None else scored_tokens.mean(1, keepdims=True)
-    return drawing + np.where(n > 1, n, 0) * proxy * texts
+    drawing = policy * (prompt + n * (pool.lengths.mean(1, keepdims=True) - 1))
+    return drawing + proxy * _read_by_proxy(pool, pool.scores.get(PROXY_TOKENS, prompt + pool.lengths))
+
+
+def request_reward_tokens(pool: Candidates) -> Array | None:
+    """Tokens that the proxy reads to answer one request by best-of-n, for every n and prompt: [P, N].
+
+    One draw is not scored. None where the pool does not say what the proxy read.
+    """
+    return _read_by_proxy(pool, pool.scores[PROXY_TOKENS]) if PROXY_TOKENS in pool.scores else None
+
+
+def _read_by_proxy(pool: Candidates, tokens: Array) -> Array:
+    n = np.arange(1, pool.num_candidates + 1)
+    return np.where(n > 1, n, 0) * tokens.mean(1, keepdims=True)
 
 
 @dataclass(frozen=True)

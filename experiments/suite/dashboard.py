@@ -78,8 +78,11 @@ def sections() -> dict[str, list[Any]]:
         ],
         "Samples": [wr.MediaBrowser(title="Responses side by side", media_keys=["samples"], num_columns=1)],
         "Cost and break-even": [
+            _lines("Tokens a request", "n", "cost/tokens_per_request", log_x=True),
+            _lines("Tokens that the reward model reads a request", "n", "cost/reward_tokens_per_request", log_x=True),
             _lines("FLOPs a request", "n", "cost/flops_per_request", log_x=True),
             _lines("Seconds a request", "n", "cost/seconds_per_request", log_x=True),
+            _lines("Tokens that the reward model read in training so far", "update", "cost/training_reward_tokens"),
             _lines("FLOPs of training so far", "update", "cost/training_flops"),
             wr.BarPlot(title="Requests until training pays off", metrics=["cost/break_even_requests"], groupby="JobType"),
             wr.BarPlot(title="Worth best-of-n", metrics=["cost/equivalent_n"], groupby="JobType"),

@@ -19,6 +19,8 @@ from bon.intervals import Interval, bootstrap_mean, jackknife
 from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound, best_of_n_kl_levels
 from bon.ranks import ascending, averaged
 from bon.subsets import subset_weights
+from suite.baselines import SPENT, Training
+from suite.cost import request_reward_tokens
 from suite.pools import MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
 
 Array = NDArray[np.float64]
@@ -99,6 +101,7 @@ def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -
     """What `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token."""
     proxy = pool.scores["proxy"]
     ns = range(1, pool.num_candidates + 1)
+    read = request_reward_tokens(pool)
     perplexity = -(pool.ref_logprobs if pool.ref_logprobs is not None else pool.logprobs) / pool.lengths
     columns: Columns = {
         ("proxy", None): best_of_n_mean(proxy),
@@ -108,6 +111,7 @@ def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -
         ("perplexity", None): best_of_n_mean(proxy, perplexity),
         **{("kl", kind): values for kind, values in kl_columns(pool, is_base).items()},
         ("tokens_per_request", None): np.asarray(ns) * pool.lengths.mean(1, keepdims=True),
+        **({("reward_tokens_per_request", None): read} if read is not None else {}),
         ("flops_per_request", None): flops,
     }
     similar = self_similarity(pool.token_ids, pool.lengths, proxy)[:, : pool.num_candidates // 2]
@@ -179,13 +183,9 @@ def distinct_rows(study: Study, pool: Candidates, ns: Sequence[int], names: Sequ
             yield _row(Interval(*parts), name, study.seed, step, k, f"distinct_{order}")
 
 
-def training_rows(method: str, seed: int, step: int, tokens: int, flops: float, seconds: float) -> list[Row]:
+def training_rows(method: str, seed: int, step: int, training: Training) -> list[Row]:
     """What training cost, once."""
-    return [
-        Row(method, seed, step, 1, "training_tokens", tokens),
-        Row(method, seed, step, 1, "training_flops", flops),
-        Row(method, seed, step, 1, "training_seconds", seconds),
-    ]
+    return [Row(method, seed, step, 1, f"training_{unit}", getattr(training, unit)) for unit in SPENT]
 
 
 def select(rows: Sequence[Row], **wanted: object) -> list[Row]:

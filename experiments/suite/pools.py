@@ -23,6 +23,7 @@ from bon.candidates import stacked
 from bon.kl import sequence_kl
 from suite import processes
 from suite.command import UserError
+from suite.cost import PROXY_TOKENS, scored_tokens
 from suite.policies import Judge, Policy
 from suite.schema import SamplingConfig
 from suite.shards import LocalShards, Shards, pieces
@@ -31,7 +32,7 @@ from suite.shards import LocalShards, Shards, pieces
 PROMPT_BLOCK, MOST_CANDIDATES = 32, 256
 #: Columns of the KL to the base policy, a number a candidate.
 MONTE_CARLO, RAO_BLACKWELL = "kl_monte_carlo", "kl_rao_blackwell"
-_FORMAT = 2
+_FORMAT = 3
 #: Where a shard says what made it.
 _TOLD = "shard"
 
@@ -105,10 +106,11 @@ class Recipe:
         )
 
     def scored(self, unit: Unit, pool: Candidates) -> Candidates:
-        """The second stage: rewards, the base policy's log-probabilities, and for a tuned policy its KL to the base."""
+        """The second stage: rewards, what the proxy read, the base policy's log-probabilities, a tuned policy's KL to it."""
         start = time.perf_counter()
         pool = score_candidates(pool, proxy=self.judges["proxy"].reward)
         scoring_seconds = time.perf_counter() - start  # a request pays for the proxy, never for gold
+        pool = pool.with_scores(**{PROXY_TOKENS: scored_tokens(pool, self.judges["proxy"].reward)})
         if "gold" in self.judges:
             pool = score_candidates(pool, gold=self.judges["gold"].reward)
         if self.policy.digest == self.base.digest:

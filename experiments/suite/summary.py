@@ -64,10 +64,11 @@ def table_rows(rows: Sequence[Row], n: int) -> list[tuple[str, int, int | None]]
 
 
 def table(outcome: Outcome, n: int, style: str = "simple") -> str:
-    """One row a method, every mean with its 95% interval below it."""
+    """One row a method, every mean with its 95% interval below it. RM, the reward model, is the proxy."""
     judges = [judge for judge in ("proxy", "gold") if select(outcome.rows, metric=judge)]
     headers = ["method", *(f"{judge}\nreward" for judge in judges), "win rate\nvs base", "KL to base\n(nats)",
-               "length\n(tokens)", "distinct-2", "tokens /\nrequest", "ms /\nrequest", "training\ntokens",
+               "length\n(tokens)", "distinct-2", "tokens /\nrequest",
+               "RM tokens /\nrequest", "ms /\nrequest", "training\ntokens", "training\nRM tokens",
                "training\nseconds"]  # fmt: skip
     lines = []
     for method, k, step in table_rows(outcome.rows, n):
@@ -82,8 +83,9 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
                 _cell(found, "length", 1),
                 _cell(found, "distinct_2"),
                 _cell(found, "tokens_per_request", 0),
+                _cell(found, "reward_tokens_per_request", 0),
                 f"{1000 * _one(found, 'seconds_per_request').value:.1f}",
-                *("0" if step is None else _spent(training, unit) for unit in ("tokens", "seconds")),
+                *("0" if step is None else _spent(training, unit) for unit in ("tokens", "reward_tokens", "seconds")),
             ]
         )
     return tabulate(lines, headers=headers, tablefmt=style, disable_numparse=True)

@@ -225,17 +225,17 @@ def hand_pool():
 
 @pytest.fixture(scope="session")
 def random_pools(hand_pool):
-    """{"base": [12, 8], "ppo": [12, 4]} with random scores, lengths and, for ppo, measured KL."""
+    """{"base": [12, 8], "ppo": [12, 4]} with random scores, lengths and, for ppo, measured KL; proxy texts of 5 tokens."""
     rng = np.random.default_rng(5)
     base = hand_pool(
         rng.normal(size=(12, 8)), rng.normal(size=(12, 8)), lengths=rng.integers(1, 5, (12, 8)).astype(np.int32),
-        logprobs=-rng.uniform(5, 20, (12, 8)),
+        logprobs=-rng.uniform(5, 20, (12, 8)), scores={"proxy_tokens": np.full((12, 8), 5.0)},
     )  # fmt: skip
     kl = rng.uniform(1, 3, (12, 4))
-    tuned = hand_pool(
-        rng.normal(1.0, 1.0, (12, 4)), rng.normal(0.5, 1.0, (12, 4)),
-        scores={"kl_monte_carlo": kl + rng.normal(size=(12, 4)), "kl_rao_blackwell": kl},
-    )  # fmt: skip
+    tuned = hand_pool(rng.normal(1.0, 1.0, (12, 4)), rng.normal(0.5, 1.0, (12, 4)))
+    tuned = tuned.with_scores(
+        kl_monte_carlo=kl + rng.normal(size=(12, 4)), kl_rao_blackwell=kl, proxy_tokens=np.full((12, 4), 5.0)
+    )
     return {"base": base, "ppo": tuned}
 
 

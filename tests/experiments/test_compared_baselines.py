@@ -28,6 +28,7 @@ def test_a_baseline_on_the_same_axes(compared, baseline, tmp_path):
     base = select(outcome.rows, method="base", n=1)
     assert {row.metric for row in last} == {row.metric for row in base} | {
         "training_tokens",
+        "training_reward_tokens",
         "training_flops",
         "training_seconds",
     }

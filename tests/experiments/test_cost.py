@@ -1,5 +1,6 @@
 """Costs against the real calls: torch's own counter, a counter of tokens, and by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,22 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bon import generate_candidates
 from bon.intervals import Interval
-from suite.cost import Costs, FlopMeter, break_even, flops_per_token, request_flops
+from suite.baseline_schema import BonSFTConfig, GRPOConfig, PPOConfig, RLOOConfig
+from suite.baselines import train
+from suite.cost import (
+    PROXY_TOKENS,
+    Costs,
+    FlopMeter,
+    break_even,
+    flops_per_token,
+    request_flops,
+    request_reward_tokens,
+    scored_tokens,
+)
+from suite.functions import FunctionReward
+from suite.policies import Judge
+from suite.pools import PoolMaker
+from suite.schema import SamplingConfig
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +92,74 @@ def test_a_request_costs_what_its_call_does(model, policy, judges):
         with FlopMeter([policy.model]) as drawing:
             pool = generate_candidates(policy.model, policy.tokenizer, prompts, n, seed=0, max_new_tokens=6, min_new_tokens=6)
         assert (pool.lengths == 6).all()
-        expected = request_flops(pool, policy.model, proxy.model, np.zeros((2, n)))[:, n - 1].sum()
+        unread = pool.with_scores(**{PROXY_TOKENS: np.zeros((2, n))})
+        expected = request_flops(unread, policy.model, proxy.model)[:, n - 1].sum()
         # The output layer reads the prompt's last token alone, where the formula has it read all three.
         head = 2 * policy.model.get_output_embeddings().weight.numel()
         assert drawing.flops == expected - 2 * 2 * head
     texts = [text for row in pool.full_texts for text in row]
-    counted = np.array([len(proxy.tokenizer(text)["input_ids"]) for text in texts]).reshape(2, 4)
     with FlopMeter([proxy.model]) as scoring:
         for text in texts:
             proxy([text])
-    with_scores = request_flops(pool, policy.model, proxy.model, counted)[:, 3].sum()
-    assert scoring.flops == with_scores - expected
+    counted = pool.with_scores(**{PROXY_TOKENS: scored_tokens(pool, proxy)})
+    assert scoring.flops == request_flops(counted, policy.model, proxy.model)[:, 3].sum() - expected
+
+
+@pytest.fixture
+def read(judges):
+    """[tokens, padding left out] of every forward pass of the proxy."""
+    passes = []
+
+    def note(_module, _inputs, inputs):
+        passes.append(int(inputs["attention_mask"].sum()))
+
+    handle = judges["proxy"].reward.model.register_forward_pre_hook(note, with_kwargs=True)
+    yield passes
+    handle.remove()
+
+
+def test_a_request_is_charged_for_what_the_reward_model_reads(policy, judges, prompts, read, tmp_path):
+    made = PoolMaker(tmp_path, policy, {"proxy": judges["proxy"]}, SamplingConfig(max_new_tokens=6), prompts[:5])
+    pool = made.pool(policy, 4, seed=0)
+    assert sum(read) == pool.scores[PROXY_TOKENS].sum()
+    tokens = request_reward_tokens(pool)
+    assert tokens[:, 0].tolist() == [0] * 5  # one draw is not scored
+    assert tokens[:, 3].sum() == sum(read)
+    read.clear()
+    for n in (2, 3):  # on average over which n of the four are drawn
+        counts = []
+        for subset in itertools.combinations(range(4), n):
+            read.clear()
+            judges["proxy"].reward([pool.full_texts[p][c] for p in range(5) for c in subset])
+            counts.append(sum(read))
+        assert tokens[:, n - 1].sum() == pytest.approx(np.mean(counts))
+
+
+def test_a_function_reads_no_tokens(policy, prompts, tmp_path):
+    judge = Judge(FunctionReward(lambda texts: [len(text) for text in texts], "length"), "length")
+    pool = PoolMaker(tmp_path, policy, {"proxy": judge}, SamplingConfig(max_new_tokens=6), prompts[:2]).pool(policy, 3, 0)
+    assert request_reward_tokens(pool).tolist() == [[0, 0, 0]] * 2
+
+
+def test_a_pool_of_before_does_not_say_what_was_read(hand_pool):
+    assert request_reward_tokens(hand_pool(np.zeros((2, 3)))) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (PPOConfig, {}),
+        (RLOOConfig, {"num_generations": 2}),
+        (GRPOConfig, {"num_generations": 2, "num_iterations": 2}),
+        (BonSFTConfig, {"num_prompts": 8, "best_of": 4}),
+    ],
+)
+def test_training_is_charged_for_what_the_reward_model_reads(training_task, read, tmp_path, kind, settings):
+    training = train(training_task(kind, tmp_path / "training", **settings))
+    assert training.reward_tokens == sum(row["reward_tokens"] for row in training.log) == sum(read) > 0
+    again = train(training_task(kind, tmp_path / "training", **settings))
+    assert again.reused
+    assert again.reward_tokens == training.reward_tokens  # what was paid for in an earlier sitting
 
 
 def test_one_draw_is_not_scored(hand_pool, policy, judges):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from suite.baselines import Training
 from suite.evaluation import (
     Row,
     Study,
@@ -98,6 +99,15 @@ def test_cost_of_a_request(rows):
     for n in (2, 3, 4):
         assert value(rows, n=n, metric="seconds_per_request") == pytest.approx(n * (draw + score))
         assert value(rows, n=n, metric="tokens_per_request") == pytest.approx(n * LENGTHS.mean())
+
+
+def test_what_the_reward_model_reads_for_a_request(study, hand_pool):
+    read = LENGTHS + np.array([[2], [3], [5]])
+    pool = hand_pool(PROXY, GOLD, lengths=LENGTHS, logprobs=LOGPROBS, scores={"proxy_tokens": read})
+    rows = select(list(curve_rows(study, pool, "base", None, 3, FLOPS)), metric="reward_tokens_per_request")
+    # One draw is not scored; of n every one is read, prompt and response.
+    assert [(row.method, row.n) for row in rows] == [("base", 1), *(("best_of_n", n) for n in (2, 3, 4))]
+    assert [row.value for row in rows] == pytest.approx([0, *(n * read.mean() for n in (2, 3, 4))])
 
 
 def test_flops_of_a_request_are_the_mean_over_prompts(rows):
@@ -219,14 +229,16 @@ def test_rows_of_a_checkpoint(study, tuned):
 
 
 def test_cost_of_training():
-    rows = training_rows("ppo", 3, 40, 61_440, 2e12, 12.5)
+    rows = training_rows("ppo", 3, 40, Training({}, [], 61_440, 81_920, 2 * 10**12, 12.5))
     assert value(rows, metric="training_tokens", method="ppo", seed=3, step=40) == 61_440
+    assert value(rows, metric="training_reward_tokens") == 81_920
     assert value(rows, metric="training_flops") == 2e12
     assert value(rows, metric="training_seconds") == 12.5
 
 
 def test_csv_round_trip(rows, study, tuned, tmp_path):
-    written = [*rows, *curve_rows(study, tuned, "ppo", 40, 2, FLOPS), *training_rows("ppo", 0, 40, 100, 1e9, 1.5)]
+    training = Training({}, tokens=100, reward_tokens=120, flops=10**9, seconds=1.5)
+    written = [*rows, *curve_rows(study, tuned, "ppo", 40, 2, FLOPS), *training_rows("ppo", 0, 40, training)]
     write_rows(written, tmp_path / "metrics.csv")
     assert read_rows(tmp_path / "metrics.csv") == written
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bon.intervals import Interval
 from suite import figures
+from suite.baselines import Training
 from suite.cost import Costs, break_even
 from suite.evaluation import Study, checkpoint_rows, curve_rows, select, training_rows
 from suite.figures import page
@@ -35,7 +36,7 @@ def rows(pools):
     study = Study(pools["base"], 0, 200)
     return [
         *curve_rows(study, pools["base"], "base", None, 4, flops(pools["base"])),
-        *training_rows("ppo", 0, 4, 100, 1e9, 1.0),
+        *training_rows("ppo", 0, 4, Training({}, tokens=100, flops=10**9, seconds=1.0)),
         *checkpoint_rows(study, pools["ppo"].first(2), "ppo", 2),
         *curve_rows(study, pools["ppo"], "ppo", 4, 4, flops(pools["ppo"])),
     ]

@@ -116,7 +116,7 @@ def test_a_comparison_on_ones_own_prompts_and_reward(asked, tmp_path):
     pool = outcome.pools["base"]
     expected = [[-abs(len(text.split()) - 15) for text in row] for row in pool.full_texts]
     assert np.array_equal(pool.scores["proxy"], expected)
-    assert set(pool.scores) == {"proxy"}
+    assert set(pool.scores) == {"proxy", "proxy_tokens"}
     assert {row.metric for row in outcome.rows} >= {"proxy", "win_rate", "kl", "training_seconds"}
     assert not any(row.metric == "gold" for row in outcome.rows)
     rate = next(row for row in outcome.rows if row.metric == "win_rate" and row.method == "base")
@@ -133,7 +133,7 @@ def test_a_comparison_on_ones_own_prompts_and_reward(asked, tmp_path):
 def test_a_function_beside_a_gold_classifier(asked, models):
     config = asked(f"reward.proxy._target_={EXAMPLE}", "baseline=none")
     outcome = compare(prepare(config))
-    assert set(outcome.pools["base"].scores) == {"proxy", "gold"}
+    assert set(outcome.pools["base"].scores) == {"proxy", "gold", "proxy_tokens"}
     assert "best_of_n" in outcome.overoptimisation
 
 

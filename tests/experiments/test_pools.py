@@ -9,6 +9,7 @@ import torch
 
 from bon import Candidates
 from suite import pools
+from suite.cost import PROXY_TOKENS
 from suite.pools import MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
 from suite.schema import SamplingConfig
 
@@ -73,7 +74,7 @@ def test_what_a_pool_of_the_base_policy_holds(make, policy, judges, prompts):
     pool = make().pool(policy, 4, seed=0)
     assert pool.token_ids.shape[:2] == (7, 4)
     assert [list(ids) for ids in pool.prompt_token_ids] == prompts[:7]
-    assert set(pool.scores) == {"proxy", "gold"}
+    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS}
     for name, judge in judges.items():
         expected = [judge.reward([text])[0] for text in pool.full_texts[4]]
         assert pool.scores[name][4] == pytest.approx(expected, abs=1e-5)
@@ -203,7 +204,7 @@ def test_seeds_draw_different_candidates(make, policy):
 def test_kl_of_an_identical_copy_is_zero(make, policy, temperature):
     twin = dataclasses.replace(policy, name="twin", model=copy.deepcopy(policy.model), digest="twin")
     pool = make(sampling=SamplingConfig(max_new_tokens=6, temperature=temperature)).pool(twin, 3, seed=0)
-    assert set(pool.scores) == {"proxy", "gold", MONTE_CARLO, RAO_BLACKWELL}
+    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS, MONTE_CARLO, RAO_BLACKWELL}
     assert np.abs(pool.scores[MONTE_CARLO]).max() < 1e-4
     assert np.abs(pool.scores[RAO_BLACKWELL]).max() < 1e-4
     assert pool.ref_logprobs == pytest.approx(pool.logprobs, abs=1e-3)
@@ -233,7 +234,7 @@ def test_measuring_a_kl_leaves_gradients_on(make, policy):
 def test_without_a_finite_kl_there_is_no_column(make, policy):
     twin = dataclasses.replace(policy, name="twin", digest="twin")
     pool = make(sampling=SamplingConfig(max_new_tokens=6, top_k=5)).pool(twin, 2, seed=0)
-    assert set(pool.scores) == {"proxy", "gold"}
+    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS}
     assert pool.ref_logprobs is None
 
 

@@ -91,7 +91,7 @@ def names(folder):
 
 def test_bit_equal_to_a_single_process_and_resumed_by_either(make, tuned, tmp_path, two_cores, monkeypatch):
     alone = make("alone").pool(tuned, 6, seed=3)
-    assert {"proxy", "gold", "kl_monte_carlo", "kl_rao_blackwell"} == set(alone.scores)
+    assert {"proxy", "gold", "proxy_tokens", "kl_monte_carlo", "kl_rao_blackwell"} == set(alone.scores)
     # One process starts; Ray goes on from its shards; one process reads what Ray wrote.
     make("shared").pool(tuned, 4, seed=3)
     on_ray = make("shared", engine=RayEngine(CONFIG))

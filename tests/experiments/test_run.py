@@ -169,8 +169,9 @@ def test_metrics(folder, rows):
     assert header == "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind,setting"
     assert {row.method for row in rows} == {"base", "best_of_n", "ppo", "ppo+best_of_n"}
     needed = {"proxy", "gold", "win_rate", "kl", "length", "perplexity", "distinct_1", "distinct_2", "distinct_3",
-              "self_similarity", "tokens_per_request", "flops_per_request", "seconds_per_request",
-              "training_tokens", "training_flops", "training_seconds"}  # fmt: skip
+              "self_similarity", "tokens_per_request", "reward_tokens_per_request", "flops_per_request",
+              "seconds_per_request", "training_tokens", "training_reward_tokens", "training_flops",
+              "training_seconds"}  # fmt: skip
     assert {row.metric for row in rows} == needed
     assert {row.kl_kind for row in rows} == {None, "bound", "beirami", "levels", "monte_carlo", "rao_blackwell"}
     assert [row.n for row in rows if row.method in ("base", "best_of_n") and row.metric == "proxy"] == list(

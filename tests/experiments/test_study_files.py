@@ -50,7 +50,7 @@ def test_columns_of_a_pool(random_pools, tmp_path):
     table = parquet.read_table(tmp_path / "pool.parquet")
     assert set(table.column_names) == {
         "prompt_id", "candidate_id", "token_ids", "length", "logprob", "ref_logprob", "proxy", "gold", "kl_monte_carlo",
-        "kl_rao_blackwell",
+        "kl_rao_blackwell", "proxy_tokens",
     }  # fmt: skip
     assert table["prompt_id"].to_pylist() == [p for p in range(12) for _ in range(8)]
     assert table["candidate_id"].to_pylist() == list(range(8)) * 12
@@ -86,7 +86,7 @@ def folder(random_pools, tmp_path):
     folder = tmp_path / "results" / "frontier"
     store.save_base(folder, random_pools["base"])
     trained = [
-        store.Trained("ppo", "kl_coef=0.1", seed, {1: random_pools["ppo"].first(2), 2: random_pools["ppo"]}, 7, 8, 9.0)
+        store.Trained("ppo", "kl_coef=0.1", seed, {1: random_pools["ppo"].first(2), 2: random_pools["ppo"]}, 7, 8, 9.0, 10)
         for seed in (0, 1)
     ]
     for training in trained:
@@ -101,7 +101,8 @@ def test_a_study_comes_back(folder):
     assert [trained.name for trained in stored.trained] == ["ppo-kl_coef=0.1-seed0", "ppo-kl_coef=0.1-seed1"]
     assert stored.groups().keys() == {"ppo kl_coef=0.1"}
     assert (stored.settings, stored.resamples) == (FrontierConfig(n=4), 100)
-    assert (stored.trained[1].tokens, stored.trained[1].flops, stored.trained[1].seconds) == (7, 8, 9.0)
+    trained = stored.trained[1]
+    assert (trained.tokens, trained.flops, trained.seconds, trained.reward_tokens) == (7, 8, 9.0, 10)
     assert stored.trained[1].last == 2
     # Prompts of one token, 4 tokens each: 1 + n (4 - 1) tokens drawn, and n texts of 5 read by the proxy.
     assert stored.request_flops(stored.trained[0].final)[0].tolist() == [10 * 4, 10 * 7 + 30, 10 * 10 + 45, 10 * 13 + 60]

@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 from omegaconf import OmegaConf
 
+from suite.baselines import Training
 from suite.evaluation import Study, checkpoint_rows, curve_rows, training_rows, write_rows
 from suite.manifest import write_json
 from suite.schema import TrackingConfig
@@ -30,6 +31,7 @@ def update_row(update):
         "objective/scores": 1.0 + update,
         "reward/histogram": {"counts": [1, 2, 1], "edges": [0.0, 1.0, 2.0, 3.0]},
         "tokens": 10 * update,
+        "reward_tokens": 15 * update,
         "flops": 1000,
         "seconds": 0.25,
     }
@@ -43,7 +45,7 @@ def rows_of(pools):
     ones = {method: np.ones(pool.lengths.shape) for method, pool in pools.items()}
     return [
         *curve_rows(study, pools["base"], "base", None, 4, ones["base"]),
-        *training_rows("ppo", 0, UPDATES, sum(row["tokens"] for row in LOG), 4000, 1.0),
+        *training_rows("ppo", 0, UPDATES, Training({}, LOG, sum(row["tokens"] for row in LOG), 150, 4000, 1.0)),
         *checkpoint_rows(study, pools["ppo"].first(2), "ppo", 2),
         *curve_rows(study, pools["ppo"], "ppo", UPDATES, 4, ones["ppo"]),
     ]

@@ -13,6 +13,8 @@ from suite.schema import BaselineConfig, SamplingConfig
 
 #: The modules here that train; each is imported when it is asked for.
 TRAINERS = ("ppo", "rloo", "grpo", "bon_sft", "published")
+#: What a training is charged for, in its log and in `Training`.
+SPENT = ("tokens", "reward_tokens", "flops", "seconds")
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,17 @@ class Training:
         checkpoints: update -> folder of the policy after it; the last is the result.
         log: one dictionary an update, in TRL's names.
         tokens: response tokens drawn in training.
+        reward_tokens: tokens of prompts and responses that the proxy read in training.
         flops: of the matrix products of all models in training, as `suite.cost` counts them.
         seconds: spent in training, over all sittings.
         reused: whether nothing had to be trained.
-        measured: whether the three numbers above are known: nobody knows what a published policy took.
+        measured: whether the four numbers above are known: nobody knows what a published policy took.
     """
 
     checkpoints: dict[int, Path]
     log: list[dict[str, Any]] = field(default_factory=list)
     tokens: int = 0
+    reward_tokens: int = 0
     flops: int = 0
     seconds: float = 0.0
     reused: bool = False

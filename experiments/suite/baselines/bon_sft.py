@@ -27,7 +27,7 @@ from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
 from suite.baselines.roll_outs import POOL
 from suite.baselines.updates import Clock, batch, clipped, falling, resumable, update_row
-from suite.cost import FlopMeter, models_of
+from suite.cost import FlopMeter, RewardMeter, models_of
 from suite.policies import prepared
 from suite.pools import digest
 from suite.precision import autocast
@@ -71,8 +71,11 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         optimizer.zero_grad()
         metrics = {"loss": loss.item(), "lr": rate, "objective/scores": float(rewards[rows].mean())}
         # All responses are drawn before the first update, which is charged for them.
-        tokens, flops = (int(pool.lengths.sum()), pool.metadata["flops"]) if update == 1 else (0, 0)
-        row = update_row(update, metrics, rewards[rows], norms, tokens, flops + meter.flops, clock)
+        tokens, read, flops = 0, 0, meter.flops
+        if update == 1:
+            tokens, read = int(pool.lengths.sum()), pool.metadata["reward_tokens"]
+            flops += pool.metadata["flops"]
+        row = update_row(update, metrics, rewards[rows], norms, tokens, read, flops, clock)
         row["episode"] = pool.lengths.size
         if update == 1:
             row["seconds"] += pool.metadata["seconds"] + pool.metadata["scoring_seconds"]
@@ -109,9 +112,10 @@ def training_pool(task: TrainingTask) -> Candidates:
             progress=True,
             **asdict(task.sampling),
         )
-        start = time.perf_counter()
+        start, read = time.perf_counter(), RewardMeter(task.proxy.reward)
         pool = score_candidates(pool, proxy=task.proxy.reward)
-        pool = replace(pool, metadata={**pool.metadata, "scoring_seconds": time.perf_counter() - start, "flops": meter.flops})
+        spent = {"scoring_seconds": time.perf_counter() - start, "reward_tokens": read.lap(), "flops": meter.flops}
+        pool = replace(pool, metadata={**pool.metadata, **spent})
     pool.save(path)
     return pool
 

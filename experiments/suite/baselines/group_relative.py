@@ -36,7 +36,7 @@ from suite.baselines.health import warn
 from suite.baselines.roll_outs import MINIBATCHES, RollOuts
 from suite.baselines.stand_ins import text_rewards
 from suite.baselines.updates import Clock, batch, clipped, falling, update_row
-from suite.cost import FlopMeter, models_of
+from suite.cost import FlopMeter, RewardMeter, models_of
 from suite.policies import prepared
 
 #: Of one sitting, or of the clock, or told better by the suite's own columns.
@@ -74,6 +74,7 @@ class _Log(TrainerCallback):
     ) -> None:
         self.checkpoints, self.reward, self.roll_outs, self.norms = checkpoints, reward, roll_outs, norms
         self.meter, self.bar = meter, bar
+        self.read = RewardMeter(reward.task.proxy.reward)
         self.clock = Clock()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -89,7 +90,7 @@ class _Log(TrainerCallback):
             metrics["objective/kl"] = metrics["kl"] * metrics["completions/mean_length"]
         metrics.update(self.roll_outs.facts())
         log = self.checkpoints.log
-        spent = self.roll_outs.spent(), self.meter.lap()
+        spent = self.roll_outs.spent(), self.read.lap(), self.meter.lap()
         log.append(update_row(len(log) + 1, metrics, self.reward.last, self.norms, *spent, self.clock))
         warn(log)
         self.bar.update()

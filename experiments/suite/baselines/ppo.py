@@ -37,7 +37,7 @@ from suite.baselines.health import warn
 from suite.baselines.roll_outs import RollOuts
 from suite.baselines.stand_ins import Critic, TextReward
 from suite.baselines.updates import Clock, batch, clipped, falling, own_randomness, resumable, update_row
-from suite.cost import FlopMeter, models_of
+from suite.cost import FlopMeter, RewardMeter, models_of
 from suite.policies import prepared
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -73,6 +73,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     reward: Any = TextReward(task, width)
     returns = Returns(critic)
     meter = FlopMeter([policy, reference, critic, *models_of(task.proxy.reward)])
+    read = RewardMeter(task.proxy.reward)
     quiet = None if processes.first() else True
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=quiet)
 
@@ -82,8 +83,8 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
             metrics = {**logs, **roll_outs.facts(), "val/explained_variance": returns.explained_variance()}
             metrics["val/num_eos_tokens"] = processes.total(int(logs["val/num_eos_tokens"]))  # the others it gathers itself
             rewards = processes.gathered(torch.from_numpy(reward.last)).numpy()
-            flops = processes.total(meter.lap())
-            log.append(update_row(update, metrics, rewards, norms, roll_outs.spent(), flops, clock))
+            spent = roll_outs.spent(), processes.total(read.lap()), processes.total(meter.lap())
+            log.append(update_row(update, metrics, rewards, norms, *spent, clock))
             warn(log)
             bar.update()
             bar.set_postfix(reward=f"{logs['objective/scores']:.2f}", kl=f"{logs['objective/kl']:.1f}")

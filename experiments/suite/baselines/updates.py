@@ -19,7 +19,7 @@ from torch import nn
 
 from suite import processes
 from suite.baseline_schema import RLConfig
-from suite.baselines import Training, TrainingTask
+from suite.baselines import SPENT, Training, TrainingTask
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
 from suite.baselines.roll_outs import ORDER
 from suite.command import UserError
@@ -58,10 +58,8 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
     return Training(
         checkpoints={update: checkpoint_folder(task.folder, update) for update in steps},
         log=log,
-        tokens=sum(row["tokens"] for row in log),
-        flops=sum(row["flops"] for row in log),
-        seconds=sum(row["seconds"] for row in log),
         reused=reused,
+        **{name: sum(row[name] for row in log) for name in SPENT},
     )
 
 
@@ -101,7 +99,14 @@ class Clock:
 
 
 def update_row(
-    update: int, metrics: dict[str, float], rewards: np.ndarray, norms: list[float], tokens: int, flops: int, clock: Clock
+    update: int,
+    metrics: dict[str, float],
+    rewards: np.ndarray,
+    norms: list[float],
+    tokens: int,
+    reward_tokens: int,
+    flops: int,
+    clock: Clock,
 ) -> dict[str, Any]:
     """What is kept of an update: the trainer's metrics, the rewards' distribution, gradient norms, and what it cost."""
     counts, edges = np.histogram(rewards, bins=24)
@@ -113,6 +118,7 @@ def update_row(
     row["episode"] = update * len(rewards)
     row["policy/grad_norm"] = float(np.mean(norms))
     row["tokens"] = tokens
+    row["reward_tokens"] = reward_tokens
     row["flops"] = flops
     row["seconds"] = clock.lap()
     row["tokens_per_second"] = tokens / row["seconds"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from suite.figures.results import Results
 
 #: Decimal places of a metric.
-DIGITS = {"perplexity": 0, "tokens_per_request": 0, "length": 1}
+DIGITS = {"perplexity": 0, "tokens_per_request": 0, "reward_tokens_per_request": 0, "length": 1}
 
 
 def number(row: Row, digits: int | None = None, interval: bool = True) -> str:

@@ -39,9 +39,11 @@ METRICS = (
     Metric("distinct_2", "Distinct-2", "distinct pairs of tokens over all pairs; low is repetitive"),
     Metric("length", "Length", "tokens per response", 1),
     Metric("tokens_per_request", "Tokens per request", "drawn to answer one prompt", 0),
+    Metric("reward_tokens_per_request", "Reward-model tokens per request", "read by the proxy to answer one prompt", 0),
     Metric("flops_per_request", "GFLOPs per request", "of policy and proxy", 2, 1e-9),
     Metric("seconds_per_request", "Milliseconds per request", "drawn in batches on this machine", 1, 1000.0),
     Metric("training_tokens", "Training tokens", "drawn in training", 0),
+    Metric("training_reward_tokens", "Reward-model tokens in training", "read by the proxy in training", 0),
     Metric("training_seconds", "Training seconds", "on this machine", 0),
 )
 

@@ -97,5 +97,5 @@ def _trained(comparison: Any, setting: str) -> Trained:
         training = train(training_task(comparison, located(config.cache)))
         spent(training.seconds)
     pools = {step: pool for step, _, pool in checkpoint_pools(comparison, pool_maker(comparison), training)}
-    cost = training.tokens, training.flops, training.seconds
+    cost = training.tokens, training.flops, training.seconds, training.reward_tokens
     return Trained(config.baseline.name, setting, config.seed, pools, *cost)

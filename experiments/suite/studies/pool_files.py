@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from bon import Candidates
 from suite.command import UserError
+from suite.cost import PROXY_TOKENS
 from suite.pools import MONTE_CARLO, RAO_BLACKWELL
 
 _FACTS = b"bon.study"
 _SCORES = ("proxy", "gold", MONTE_CARLO, RAO_BLACKWELL)
+#: Columns that not every pool has.
+_FURTHER = (PROXY_TOKENS,)
 _FLOATS = ("logprob", "ref_logprob", *_SCORES)
 
 
@@ -83,11 +86,12 @@ def _columns(pool: Candidates) -> dict[str, Any]:
     none = np.zeros(pool.lengths.shape)
     reference = pool.logprobs if pool.ref_logprobs is None else pool.ref_logprobs
     floats = {"logprob": pool.logprobs, "ref_logprob": reference, **{name: pool.scores.get(name, none) for name in _SCORES}}
+    further = {name: pool.scores[name] for name in _FURTHER if name in pool.scores}
     return {
         "prompt_id": np.repeat(np.arange(pool.num_prompts, dtype=np.int32), pool.num_candidates),
         "candidate_id": np.tile(np.arange(pool.num_candidates, dtype=np.int32), pool.num_prompts),
         "length": pool.lengths.ravel().astype(np.int16),
-        **{name: values.ravel().astype(np.float32) for name, values in floats.items()},
+        **{name: values.ravel().astype(np.float32) for name, values in (floats | further).items()},
     }
 
 
@@ -109,7 +113,7 @@ def _pool(
         logprobs=logprobs,
         raw_logprobs=logprobs,
         ref_logprobs=column("ref_logprob"),
-        scores={name: column(name) for name in _SCORES},
+        scores={name: column(name) for name in (*_SCORES, *_FURTHER) if name in table.column_names},
         metadata={key: facts[key] for key in ("seconds", "scoring_seconds")},
     )
 
@@ -126,7 +130,7 @@ def _write(columns: Mapping[str, Any], path: Path, facts: Mapping[str, Any]) -> 
             compression="zstd",
             compression_level=12,
             use_dictionary=["prompt_id", "candidate_id", "length", "step", "token_ids.list.element"],
-            use_byte_stream_split=[name for name in _FLOATS if name in table.column_names],
+            use_byte_stream_split=[name for name in (*_FLOATS, *_FURTHER) if name in table.column_names],
         )
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

@@ -37,7 +37,7 @@ class Trained:
     Attributes:
         method, setting, seed: what was trained; `setting` as in the rows, blank where nothing was swept.
         pools: update -> pool of the policy after it, the last with the most candidates; earlier ones have lost their tokens.
-        tokens, flops, seconds: of the training.
+        tokens, flops, seconds, reward_tokens: of the training; the last is None in folders that do not say.
     """
 
     method: str
@@ -47,6 +47,7 @@ class Trained:
     tokens: int
     flops: int
     seconds: float
+    reward_tokens: int | None = None
 
     @property
     def name(self) -> str:
@@ -107,7 +108,7 @@ def save_base(folder: Path, pool: Candidates) -> None:
 
 def save_trained(folder: Path, trained: Trained) -> None:
     """Store a training's pools."""
-    facts = {key: getattr(trained, key) for key in ("method", "setting", "seed", "tokens", "flops")}
+    facts = {key: getattr(trained, key) for key in ("method", "setting", "seed", "tokens", "flops", "reward_tokens")}
     facts["training_seconds"] = trained.seconds
     earlier = {step: pool for step, pool in trained.pools.items() if step != trained.last}
     if earlier:
@@ -180,6 +181,7 @@ def _training(folder: Path, name: str, steps: int, base: Candidates) -> Trained:
         tokens=facts["tokens"],
         flops=facts["flops"],
         seconds=facts["training_seconds"],
+        reward_tokens=facts.get("reward_tokens"),
     )
 
 

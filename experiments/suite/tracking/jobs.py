@@ -18,6 +18,7 @@ import yaml
 
 from bon import Candidates
 from bon.estimators import subset_weights
+from suite.baselines import SPENT
 from suite.command import UserError
 from suite.comparison import Outcome, sample_table
 from suite.evaluation import Row, read_rows, select
@@ -94,7 +95,7 @@ def read_jobs(folder: Path) -> list[Job]:
 
 def update_entries(config: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> list[Entry]:
     """An entry an update: the numbers and histograms of its row, and what training has cost so far."""
-    method, spent, entries = str(config["baseline"]["name"]), dict.fromkeys(("tokens", "flops", "seconds"), 0.0), []
+    method, spent, entries = str(config["baseline"]["name"]), dict.fromkeys(SPENT, 0.0), []
     for row in log:
         values: dict[str, Value] = {}
         for name, value in row.items():
@@ -103,8 +104,9 @@ def update_entries(config: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) 
             elif name != "update":
                 values[f"{method}/{name}"] = value
         for name in spent:
-            spent[name] += row[name]
-            values[f"cost/training_{name}"] = spent[name]
+            if name in row:  # logs of before do not say what the reward model read
+                spent[name] += row[name]
+                values[f"cost/training_{name}"] = spent[name]
         entries.append(Entry(values, "update", row["update"]))
     return entries
 

@@ -38,9 +38,11 @@ MEASURES = {
 #: What a request costs (against n), and what training has cost so far (against the update).
 COSTS = {
     "tokens_per_request": Key("tokens drawn to answer a request", "tokens", "n"),
+    "reward_tokens_per_request": Key("tokens that the proxy reads to answer a request", "tokens", "n"),
     "flops_per_request": Key("model FLOPs to answer a request", "FLOP", "n"),
     "seconds_per_request": Key("time to answer a request", "s", "n"),
     "training_tokens": Key("response tokens drawn in training so far", "tokens", "update"),
+    "training_reward_tokens": Key("tokens that the proxy has read in training so far", "tokens", "update"),
     "training_flops": Key("model FLOPs of training so far", "FLOP", "update"),
     "training_seconds": Key("time spent in training so far", "s", "update"),
     "equivalent_n": Key("the n whose best-of-n has the tuned policy's gold reward; absent beyond the pool", "1"),
@@ -99,6 +101,7 @@ UPDATES = {
     "eps": Key("responses a second, as the trainer counts", "1/s"),
     "episode": Key("responses seen so far", "responses"),
     "tokens": Key("response tokens drawn in the update", "tokens"),
+    "reward_tokens": Key("tokens that the proxy read in the update", "tokens"),
     "flops": Key("model FLOPs of the update", "FLOP"),
     "seconds": Key("time of the update", "s"),
     "tokens_per_second": Key("response tokens drawn over the time of the update", "1/s"),
