@@ -21,7 +21,7 @@ from bon.ranks import ascending, averaged
 from bon.subsets import subset_weights
 from suite.baselines import SPENT, Training
 from suite.cost import request_reward_tokens
-from suite.pools import MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
+from suite.pools import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
 
 Array = NDArray[np.float64]
 #: (metric, kind of KL) -> [P, K] a number for each prompt, and each n from 1 to K.
@@ -98,11 +98,15 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n:
 
 
 def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -> Columns:
-    """What `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token."""
+    """What `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token.
+
+    It is the base policy's own, at temperature 1, however responses are drawn.
+    """
     proxy = pool.scores["proxy"]
     ns = range(1, pool.num_candidates + 1)
     read = request_reward_tokens(pool)
-    perplexity = -(pool.ref_logprobs if pool.ref_logprobs is not None else pool.logprobs) / pool.lengths
+    drawn_from = pool.logprobs if pool.ref_logprobs is None else pool.ref_logprobs
+    perplexity = -pool.scores.get(BASE_LOGPROB, drawn_from) / pool.lengths
     columns: Columns = {
         ("proxy", None): best_of_n_mean(proxy),
         **({("gold", None): best_of_n_mean(proxy, pool.scores["gold"])} if study.judge == "gold" else {}),

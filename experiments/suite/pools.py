@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bon import Candidates, generate_candidates, score_candidates
 from bon.candidates import stacked
 from bon.kl import sequence_kl
+from bon.likelihood import sequence_logprobs
 from suite import processes
 from suite.command import UserError
 from suite.cost import PROXY_TOKENS, scored_tokens
@@ -32,6 +33,8 @@ from suite.shards import LocalShards, Shards, pieces
 PROMPT_BLOCK, MOST_CANDIDATES = 32, 256
 #: Columns of the KL to the base policy, a number a candidate.
 MONTE_CARLO, RAO_BLACKWELL = "kl_monte_carlo", "kl_rao_blackwell"
+#: Column of the log-probability under the base policy as it is, where sampling warps it; elsewhere `ref_logprobs` is the same.
+BASE_LOGPROB = "base_logprob"
 _FORMAT = 3
 #: Where a shard says what made it.
 _TOLD = "shard"
@@ -119,6 +122,10 @@ class Recipe:
             kl = sequence_kl(self.policy.model, self.base.model, pool)
             pool = pool.with_ref_logprobs(kl.ref_logprobs)
             pool = pool.with_scores(**{MONTE_CARLO: kl.monte_carlo, RAO_BLACKWELL: kl.rao_blackwell})
+        if self.sampling.warps():
+            is_base = self.policy.digest == self.base.digest
+            own = pool.raw_logprobs if is_base else sequence_logprobs(self.base.model, pool)
+            pool = pool.with_scores(**{BASE_LOGPROB: own})
         told = self.told(unit.prompts, unit.prompt_ids.start)
         metadata = {**pool.metadata, "policy": self.policy.digest, "scoring_seconds": scoring_seconds, _TOLD: told}
         return replace(pool, metadata=metadata)

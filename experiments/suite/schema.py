@@ -127,6 +127,10 @@ class SamplingConfig:
     top_p: float = 1.0
     max_new_tokens: int = 24
 
+    def warps(self) -> bool:
+        """Whether responses are drawn from other distributions than the model's own."""
+        return (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0)
+
 
 @dataclass
 class TrackingConfig:

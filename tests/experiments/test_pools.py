@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from bon import Candidates
 from suite import pools
 from suite.cost import PROXY_TOKENS
-from suite.pools import MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
+from suite.evaluation import Study, curve_rows, select
+from suite.pools import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
 from suite.schema import SamplingConfig
 
 COLUMNS = ("token_ids", "lengths", "logprobs", "raw_logprobs", "ref_logprobs", "texts")
@@ -204,7 +206,8 @@ def test_seeds_draw_different_candidates(make, policy):
 def test_kl_of_an_identical_copy_is_zero(make, policy, temperature):
     twin = dataclasses.replace(policy, name="twin", model=copy.deepcopy(policy.model), digest="twin")
     pool = make(sampling=SamplingConfig(max_new_tokens=6, temperature=temperature)).pool(twin, 3, seed=0)
-    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS, MONTE_CARLO, RAO_BLACKWELL}
+    more = {BASE_LOGPROB} if temperature != 1.0 else set()
+    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS, MONTE_CARLO, RAO_BLACKWELL} | more
     assert np.abs(pool.scores[MONTE_CARLO]).max() < 1e-4
     assert np.abs(pool.scores[RAO_BLACKWELL]).max() < 1e-4
     assert pool.ref_logprobs == pytest.approx(pool.logprobs, abs=1e-3)
@@ -234,8 +237,29 @@ def test_measuring_a_kl_leaves_gradients_on(make, policy):
 def test_without_a_finite_kl_there_is_no_column(make, policy):
     twin = dataclasses.replace(policy, name="twin", digest="twin")
     pool = make(sampling=SamplingConfig(max_new_tokens=6, top_k=5)).pool(twin, 2, seed=0)
-    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS}
+    assert set(pool.scores) == {"proxy", "gold", PROXY_TOKENS, BASE_LOGPROB}
     assert pool.ref_logprobs is None
+
+
+@pytest.mark.parametrize("warp", [{}, {"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.8}])
+def test_perplexity_is_that_of_the_raw_base_policy_however_it_is_sampled(make, policy, warp):
+    """One response at a time through the raw model, no cache and no padding; perplexity is per token."""
+    model = copy.deepcopy(policy.model)
+    with torch.no_grad():
+        model.transformer.ln_f.bias.add_(torch.linspace(-0.5, 0.5, 32))
+    tuned = dataclasses.replace(policy, name="tuned", model=model, digest="tuned")
+    maker = make(sampling=SamplingConfig(max_new_tokens=6, **warp))
+    base = maker.pool(policy, 2, seed=0)
+    for pool, method in ((base, "base"), (maker.pool(tuned, 2, seed=0), "ppo")):
+        surprise = np.zeros(pool.lengths.shape)
+        for p, c in np.ndindex(*surprise.shape):
+            prompt, response = list(pool.prompt_token_ids[p]), pool.token_ids[p, c, : pool.lengths[p, c]].tolist()
+            with torch.no_grad():
+                logits = policy.model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].double()
+            surprise[p, c] = torch.nn.functional.cross_entropy(logits, torch.tensor(response)).item()
+        rows = curve_rows(Study(base, 0, 50), pool, method, None if method == "base" else 1, 2, np.ones(pool.lengths.shape))
+        (row,) = select(list(rows), metric="perplexity", n=1)
+        assert row.value == pytest.approx(math.exp(surprise.mean()), rel=1e-4)
 
 
 def test_seconds_of_a_request(hand_pool):

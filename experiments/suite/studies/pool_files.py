@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from bon import Candidates
 from suite.command import UserError
 from suite.cost import PROXY_TOKENS
-from suite.pools import MONTE_CARLO, RAO_BLACKWELL
+from suite.pools import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
 
 _FACTS = b"bon.study"
 _SCORES = ("proxy", "gold", MONTE_CARLO, RAO_BLACKWELL)
 #: Columns that not every pool has.
-_FURTHER = (PROXY_TOKENS,)
+_FURTHER = (PROXY_TOKENS, BASE_LOGPROB)
 _FLOATS = ("logprob", "ref_logprob", *_SCORES)
 
 
