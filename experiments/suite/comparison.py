@@ -22,6 +22,7 @@ from suite.baselines.published import check_published
 from suite.command import UserError, located
 from suite.cost import Costs, request_flops
 from suite.engines import chosen_engine
+from suite.equal_cost import at_equal_flops
 from suite.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
 from suite.findings import (
     Findings,
@@ -209,7 +210,8 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
         costs = None
         if training.measured:
             costs = Costs(training.flops, float(tuned_flops[:, 0].mean()), flops.mean(0))
-        found = {method: compared(study, pool, path, costs, config.n)}
+        equal = at_equal_flops(study, pool, flops, tuned_flops, config.n)
+        found = {method: replace(compared(study, pool, path, costs, config.n), equal_flops=equal)}
         if study.judge == "gold":
             over[method] = training_overoptimisation(study, path)
     return Outcome(rows, {"base": base, method: pool}, training, found, {} if costs is None else {method: costs}, over)

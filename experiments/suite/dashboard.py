@@ -85,6 +85,11 @@ def sections() -> dict[str, list[Any]]:
             _lines("Tokens that the reward model read in training so far", "update", "cost/training_reward_tokens"),
             _lines("FLOPs of training so far", "update", "cost/training_flops"),
             wr.BarPlot(title="Requests until training pays off", metrics=["cost/break_even_requests"], groupby="JobType"),
+            wr.BarPlot(
+                title="Gold reward of best-of-n minus the policy at equal FLOPs a request",
+                metrics=["cost/equal_flops_difference"],
+                groupby="JobType",
+            ),
             wr.BarPlot(title="Worth best-of-n", metrics=["cost/equivalent_n"], groupby="JobType"),
         ],
         "Training": [

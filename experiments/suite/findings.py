@@ -1,10 +1,10 @@
-"""What a comparison found beyond its curves: paired differences, equal KL, equivalent n, over-optimisation."""
+"""What a comparison found beyond its curves: paired differences, equal KL and cost, equivalent n, over-optimisation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from bon.kl import best_of_n_kl_bound
 from bon.overoptimisation import Decline, Form, OveroptimisationFit, fit_overoptimisation, gold_decline
 from bon.power import minimum_detectable_difference, required_prompts
 from suite.cost import BreakEven, Costs, break_even
+from suite.equal_cost import EqualCost, told
 from suite.evaluation import Study
 from suite.figures import title
 from suite.pools import RAO_BLACKWELL
@@ -66,6 +67,7 @@ class Findings:
         break_even: the requests after which training has paid for itself, in FLOPs, against best-of-n of equal gold reward;
             None where nobody knows what training cost.
         equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
+        equal_flops: best-of-n minus the tuned policy, and minus its best-of-k, at equal FLOPs a request.
     """
 
     n: int
@@ -77,6 +79,7 @@ class Findings:
     break_even: BreakEven | None
     equal_kl: dict[float, Interval]
     judge: str = "gold"
+    equal_flops: list[EqualCost] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
                 f"At equal KL (nats; best-of-n at its upper bound, {name} on straight lines between its checkpoints) "
                 f"best-of-n minus {name} in {_reward(found)}: {each}."
             )
+        if found.equal_flops:
+            lines.append(told(found.equal_flops, name, _reward(found)))
     for method, result in over.items():
         decline = result.decline
         if decline.declines:
@@ -221,6 +226,9 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
             if found.break_even is None
             else {**_parts(found.break_even.requests), "at_most": found.break_even.censored},
             "best_of_n_minus_method_at_equal_kl": [{"kl": kl, **_parts(i)} for kl, i in found.equal_kl.items()],
+            "best_of_n_minus_method_at_equal_flops": [
+                {"k": at.k, "n": at.n, "flops": at.flops, **_parts(at.difference)} for at in found.equal_flops
+            ],
         }
     for method, item in over.items():
         fit = item.fit

@@ -63,6 +63,9 @@ def write_results(folder, pools):
     write_rows(rows, folder / "metrics.csv")
     worth = {"value": 3.0, "low": 2.5, "high": "inf"}
     compared = {"equivalent_n": worth, "break_even_requests": {"value": 10.0, "low": 5.0, "high": 20.0, "at_most": False}}
+    compared["best_of_n_minus_method_at_equal_flops"] = [
+        {"k": 1, "n": 1.0, "flops": 1.0, "value": -1.0, "low": -2.0, "high": 0.5}
+    ]
     write_json(folder / "findings.json", {"compared": {"ppo": compared}, "overoptimisation": {}})
     (folder / "figures").mkdir(exist_ok=True)
     for name in FIGURES:

@@ -23,6 +23,7 @@ from bon.seeds import (
 )
 from suite.baselines import SPENT
 from suite.cost import Costs, break_even
+from suite.equal_cost import at_equal_flops_over_seeds
 from suite.evaluation import (
     Columns,
     Row,
@@ -141,6 +142,9 @@ def compared_over_seeds(study: Study, group: Sequence[Measured], flops: Array, n
         equivalent_n=worth,
         break_even=break_even(Costs(training, tuned, flops.mean(0)), worth),
         equal_kl=equal_kl(study, paths.kl, paths.gold),
+        equal_flops=at_equal_flops_over_seeds(
+            study, [each.trained.final for each in group], flops, [each.flops for each in group], n
+        ),
     )
 
 

@@ -152,7 +152,9 @@ def _tuned(folder: Path, rows: Sequence[Row], method: str, pool: Candidates) -> 
     yield from _curve(rows, f"{method}+best_of_n", steps[-1], pool)
     found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))["compared"].get(method, {})
     worth: dict[str, Value] = {}
-    for name in ("equivalent_n", "break_even_requests"):
+    once = [at for at in found.get("best_of_n_minus_method_at_equal_flops", []) if at["k"] == 1]
+    found = {**found, "equal_flops_difference": once[0] if once else None}
+    for name in ("equivalent_n", "equal_flops_difference", "break_even_requests"):
         for part, end in (("value", ""), ("low", INTERVAL[0]), ("high", INTERVAL[1])):
             value = (found.get(name) or {}).get(part)
             if isinstance(value, int | float) and math.isfinite(value):  # an infinite number is a string there

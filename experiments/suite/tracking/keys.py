@@ -46,6 +46,7 @@ COSTS = {
     "training_flops": Key("model FLOPs of training so far", "FLOP", "update"),
     "training_seconds": Key("time spent in training so far", "s", "update"),
     "equivalent_n": Key("the n whose best-of-n has the tuned policy's gold reward; absent beyond the pool", "1"),
+    "equal_flops_difference": Key("gold reward of best-of-n minus the tuned policy at equal FLOPs a request", "logit"),
     "break_even_requests": Key("requests after which training has paid for itself; absent if never", "requests"),
 }
 #: Against n = 1, 2, 4, ..., of the candidate that is best by proxy.
