@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -233,15 +234,24 @@ class RunConfig:
 
 
 def check_writable(key: str, value: str) -> None:
-    """Refuse a folder that can neither be written to nor made; nothing is made here.
+    """Refuse a folder that can neither be written to nor made: it is tried, and nothing is left behind.
+
+    Permissions alone do not tell: root has all of them on a file system that takes no files.
 
     Raises:
         UserError: names the key and what is in the way.
     """
     folder = located(value)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={value} cannot be written: {existing} is not a folder this user can write to")
+    existing = folder
+    try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if existing == folder:
+            tempfile.TemporaryFile(dir=existing).close()
+        else:
+            os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".writable-"))
+    except OSError as error:
+        reason = f"{existing} is not a folder this user can write to ({error.strerror})"
+        raise UserError(f"{key}={value} cannot be written: {reason}") from None
 
 
 def checked_config(config: DictConfig) -> RunConfig:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 import shutil
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -160,10 +161,19 @@ def test_folder_that_cannot_be_written(configure, tmp_path, key, below):
     assert str(tmp_path / "file") in str(caught.value).split("written:")[1]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that takes no files from root either")
+@pytest.mark.parametrize("folder", ["/proc", "/proc/none", "/proc/self/none/deeper"])
 @pytest.mark.parametrize("key", ["results", "cache"])
-def test_checking_makes_no_folder(configure, tmp_path, key):
-    configure(f"{key}={tmp_path}/new/folder").check()
-    assert not (tmp_path / "new").exists()
+def test_permissions_alone_are_not_believed(configure, key, folder):
+    with pytest.raises(UserError, match=f"^{key}={folder} cannot be written: /proc.* is not a folder this user can write to"):
+        configure(f"{key}={folder}").check()
+
+
+@pytest.mark.parametrize("key", ["results", "cache"])
+def test_checking_leaves_nothing_behind(configure, tmp_path, key):
+    for folder in (tmp_path / "new" / "folder", tmp_path):
+        configure("results=/tmp", "cache=/tmp", f"{key}={folder}").check()
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_checked_config_is_made_of_dataclasses(compose_config):
