@@ -18,6 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from suite.sweeps import repeated
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -73,6 +75,8 @@ def command(main: Callable[[], None], several: bool = False) -> None:
     """
     if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         fail("this command runs in one process: start it without torchrun; experiments/run.py takes several")
+    if wrong := repeated(sys.argv[1:]):
+        fail(wrong)
     share_path()
     # Names the folder of a sweep's jobs: two that start in one second have two.
     os.environ.setdefault("BON_LAUNCH", f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{uuid.uuid4().hex[:8]}")

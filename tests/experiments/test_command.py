@@ -3,6 +3,7 @@
 import importlib
 import importlib.machinery
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,44 @@ def test_a_missing_extra_is_named(monkeypatch, capsys, found):
     assert printed.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (["-m", "seed=0,0"], "seed=0,0 is not allowed: must be a sweep without duplicates (0 is there twice)"),
+        (
+            ["n=2,4", "-m", "seed=2,1,2,1"],
+            "seed=2,1,2,1 is not allowed: must be a sweep without duplicates (1, 2 is there twice)",
+        ),
+        (["-m", "seed=choice(1,2,1)"], "seed=1,2,1 is not allowed"),
+        (["-m", "baseline.kl_coef=0.1,0.10"], "baseline.kl_coef=0.1,0.1 is not allowed"),
+        (["-m", "baseline=ppo,rloo,ppo"], "baseline=ppo,rloo,ppo is not allowed"),
+        (["-m", "seed=0,1", "n=2,4"], None),
+        (["-m", "seed=range(0,5)"], None),
+        (["seed=0", "n=0"], None),
+        (["policy.path='a,a'"], None),
+        (["--cfg", "job", "-m", "seed=("], None),  # Hydra's to refuse
+    ],
+)
+def test_a_sweep_has_no_value_twice(monkeypatch, capsys, arguments, wrong):
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    if wrong is None:
+        assert command(lambda: None) is None
+        return
+    with pytest.raises(SystemExit) as caught:
+        command(raising(AssertionError("the first job began")))
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {wrong}")
+    assert told.count("\n") == 1
+
+
 COMMANDS = {
     "zero": ["n=0"],
     "cold": ["sampling.temperature=0"],
     "policy": ["policy=unknown"],
     "key": ["candidates=8"],
+    "folder": ["results=/proc/none"],
     "shown": ["--cfg", "job"],
     "help": ["--help"],
 }
@@ -134,6 +168,7 @@ def finished(start, tmp_path_factory):
         ("cold", ["sampling.temperature=0", "greater than 0"]),
         ("policy", ["policy", "unknown", "gpt2_imdb", "tiny"]),
         ("key", ["candidates"]),
+        ("folder", ["results=/proc/none cannot be written"]),
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(finished, name, parts):
@@ -148,7 +183,7 @@ def test_bad_input_ends_in_one_line_and_code_2(finished, name, parts):
     assert out == ""
 
 
-@pytest.mark.parametrize("name", ["zero", "cold", "policy", "key"])
+@pytest.mark.parametrize("name", ["zero", "cold", "policy", "key", "folder"])
 def test_nothing_but_that_line_is_on_stderr(finished, name):
     assert len(finished[name][2].strip().splitlines()) == 1
 
