@@ -269,8 +269,8 @@ class PoolMaker:
         if others:
             path = self.store.path(unit.key, unit.candidates)
             raise UserError(
-                f"{path} is a shard of another configuration ({'; '.join(others)}): delete its folder, or set "
-                "engine.shards to another place"
+                f"{path} is a shard of another configuration ({'; '.join(others)}): delete its folder, or choose "
+                "a new one with cache=FOLDER or engine.shards=FOLDER"
             )
         return part
 

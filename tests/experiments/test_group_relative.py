@@ -182,7 +182,7 @@ def test_the_second_time_nothing_is_trained(two_updates, make_task, monkeypatch)
     ],
 )
 def test_a_folder_of_another_training_is_refused(two_updates, make_task, changed, told):
-    with pytest.raises(UserError, match=rf"checkpoint-00000\d is of another training: {told}.*choose another folder"):
+    with pytest.raises(UserError, match=rf"checkpoint-00000\d is of another training \(.*{told}.*cache=FOLDER"):
         train(make_task(two_updates.checkpoints[2].parent, **changed))
 
 

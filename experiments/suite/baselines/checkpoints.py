@@ -91,15 +91,21 @@ def check_same_task(checkpoint: Path, task: TrainingTask) -> None:
     """That a checkpoint is one of this very training.
 
     Raises:
-        UserError: it is not; the first difference is named.
+        UserError: it is not, and every difference is named; or it does not say what it is of.
     """
-    kept, wanted = json.loads((checkpoint / "task.json").read_text()), described(task)
-    for key in sorted(kept.keys() | wanted.keys()):
-        if kept.get(key) != wanted.get(key):
-            raise UserError(
-                f"{checkpoint} is of another training: {key}={kept.get(key)} there, {key}={wanted.get(key)} here; "
-                "choose another folder"
-            )
+    remedy = f"choose a new folder with cache=FOLDER, or delete {checkpoint.parent}"
+    try:
+        kept = dict(json.loads((checkpoint / "task.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{checkpoint}/task.json cannot be read ({type(error).__name__}): {remedy}") from None
+    wanted = described(task)
+    others = [
+        f"{key}={kept.get(key)} there, {key}={wanted.get(key)} here"
+        for key in sorted(kept.keys() | wanted.keys())
+        if kept.get(key) != wanted.get(key)
+    ]
+    if others:
+        raise UserError(f"{checkpoint} is of another training ({'; '.join(others)}): {remedy}")
 
 
 def checkpoint_folder(folder: Path, update: int) -> Path:
