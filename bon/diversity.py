@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bon.ranks import ascending, averaged, checked_pool, tie_groups
+from bon.scipy_parts import scipy_part
 from bon.subsets import check_n, disjoint_weights, subset_weights
 
 Array = NDArray[np.float64]
@@ -168,9 +169,10 @@ def _grams(
 
 def _jaccard(owner: NDArray[np.int_], gram: NDArray[np.int_], size: int) -> Array:
     """Jaccard similarity of the n-gram sets of all pairs of responses: [N, N]."""
-    from scipy.sparse import csr_matrix
-
-    has = csr_matrix((np.ones(len(owner)), (owner, np.unique(gram, return_inverse=True)[1])), shape=(size, max(len(gram), 1)))
+    sparse = scipy_part("sparse", "similarities of responses")
+    has = sparse.csr_matrix(
+        (np.ones(len(owner)), (owner, np.unique(gram, return_inverse=True)[1])), shape=(size, max(len(gram), 1))
+    )
     both = (has @ has.T).toarray()
     sizes = both.diagonal()
     either = sizes[:, None] + sizes - both

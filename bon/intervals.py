@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bon.power import minimum_detectable_difference, required_prompts
 from bon.resampling import Interval, checked_prompts, resample_shares, tails
+from bon.scipy_parts import scipy_part
 
 Array = NDArray[np.float64]
 
@@ -106,7 +107,7 @@ def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
     Raises:
         ValueError: other dimensions, fewer than 2 seeds or prompts, or values that are not finite.
     """
-    from scipy.stats import t
+    t = scipy_part("stats", "intervals over training seeds").t
 
     mean, error, freedom = seeds_standard_error(values)
     reach = t.ppf(tails(confidence)[1], freedom) * error
@@ -172,7 +173,7 @@ def jackknife(estimate: ArrayLike, without: ArrayLike, confidence: float = 0.95)
     Raises:
         ValueError: fewer than 2 prompts, values that are not finite, or another number of estimates than of columns.
     """
-    from scipy.stats import norm
+    norm = scipy_part("stats", "intervals from the jackknife").norm
 
     without, estimate = checked_prompts(without, "without"), np.asarray(estimate, dtype=np.float64)
     if estimate.shape != without.shape[1:]:
@@ -185,7 +186,7 @@ def jackknife(estimate: ArrayLike, without: ArrayLike, confidence: float = 0.95)
 
 def _bca(sample: Array, values: Array, ends: tuple[float, float]) -> Array:
     """Both ends of the BCa interval of one mean (Efron 1987; Davison and Hinkley 1997, Eqs. 5.20 to 5.22)."""
-    from scipy.stats import norm
+    norm = scipy_part("stats", "BCa intervals").norm
 
     off = values - values.mean()
     squares = np.sum(off**2)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bon.resampling import checked_prompts
+from bon.scipy_parts import scipy_part
 
 
 def minimum_detectable_difference(differences: ArrayLike, power: float = 0.8, confidence: float = 0.95) -> float:
@@ -58,7 +59,7 @@ def _deviation(differences: ArrayLike) -> tuple[float, int]:
 
 
 def _reach(power: float, confidence: float) -> float:
-    from scipy.stats import norm
+    norm = scipy_part("stats", "detectable differences").norm
 
     for name, share in (("power", power), ("confidence", confidence)):
         if not 0 < share < 1:

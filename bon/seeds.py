@@ -14,6 +14,7 @@ from bon.frontier import Frontier, first_reached, interpolated
 from bon.intervals import Difference, Interval, seeds_mean, seeds_standard_error
 from bon.overoptimisation import Decline, Form, OveroptimisationFit, fitted, peak_distance
 from bon.resampling import checked_prompts, tails
+from bon.scipy_parts import scipy_part
 
 Array = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ def seeds_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Di
     Raises:
         ValueError: shapes that do not fit, or as `seeds_mean`.
     """
-    from scipy.stats import t
+    t = scipy_part("stats", "intervals over training seeds").t
 
     difference = checked_prompts(a, "a") - _of_seeds(b, "b", 2)
     mean, error, freedom = (float(part) for part in seeds_standard_error(difference))

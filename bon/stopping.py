@@ -16,6 +16,7 @@ from bon.generation import generate_candidates, response_limits, token_ids_of
 from bon.options import resolve_generation_config
 from bon.rewards import Reward, RewardError, score_candidates
 from bon.savings import Savings
+from bon.scipy_parts import scipy_part
 from bon.selection import BestOfN, scores_of, top_k
 from bon.wrappers import unwrapped
 
@@ -43,7 +44,7 @@ def expected_improvement(scores: ArrayLike) -> NDArray[np.float64]:
     >>> round(float(expected_improvement([0.0, 1.0, 2.0, 3.0])), 4)
     0.3038
     """
-    from scipy.stats import t as student
+    student = scipy_part("stats", "rules of stopping").t
 
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim == 0 or scores.shape[-1] < _FEWEST or not np.isfinite(scores).all():
@@ -155,6 +156,7 @@ def draw_while_worth(
     """
     start = time.perf_counter()
     _check_rule(cost, minimum, every, max_candidates)
+    scipy_part("stats", "rules of stopping")  # before anything is drawn
     prompt_tokens = token_ids_of(tokenizer, prompts)
     config = resolve_generation_config(unwrapped(model), tokenizer, generation_config, generation_kwargs)
     limits = response_limits(config, prompt_tokens, response_lengths)
