@@ -26,14 +26,13 @@ def unexecuted(source: Path) -> Any:
     return notebook
 
 
-def execute(source: Path) -> Path:
-    """Run a notebook in its own folder with this interpreter and write it beside its source, whole or not at all.
+def executed(source: Path) -> Any:
+    """The notebook of a Python file with the outputs of a run in the file's folder by this interpreter; nothing is written.
 
     Raises:
         UserError: a cell failed, or what executes notebooks is not installed.
     """
     _jupytext()
-    import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
@@ -47,6 +46,18 @@ def execute(source: Path) -> Path:
     except CellExecutionError as error:
         raise UserError(f"{source.name}: a cell failed with {error.ename}: {error.evalue}") from None
     notebook.metadata["language_info"] = {"name": "python"}  # the version of Python is no part of the notebook
+    return notebook
+
+
+def execute(source: Path) -> Path:
+    """Run a notebook and write it beside its source, whole or not at all.
+
+    Raises:
+        UserError: as `executed`.
+    """
+    notebook = executed(source)
+    import nbformat
+
     path = source.with_suffix(".ipynb")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

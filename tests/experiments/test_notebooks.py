@@ -10,17 +10,20 @@ import sys
 
 import numpy as np
 import pytest
+from notebook_outputs import differences
 
 from bon import Candidates
 from suite import notebooks
 from suite.command import REPOSITORY, UserError
-from suite.notebooks import NOTEBOOKS, execute, sources, unexecuted
+from suite.notebooks import NOTEBOOKS, execute, executed, sources, unexecuted
 
 for needed in ("jupytext", "nbval", "nbclient", "ipykernel"):
     pytest.importorskip(needed, reason=f'{needed} is not installed: pip install -e ".[suite,dev]"')
 import nbformat  # noqa: E402
 
 NAMES = ["01_quickstart", "02_reward_vs_n", "03_bon_or_ppo"]
+#: Cells of the first that show sampled texts.
+SAMPLED = ("cell-5", "cell-7")
 
 
 def validated(notebook, cwd):
@@ -74,10 +77,60 @@ def test_a_notebook_was_executed_in_order_and_quietly(name):
     assert str(REPOSITORY) not in text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_outputs_are_those_of_a_new_execution(name, tmp_path):
     done = validated(NOTEBOOKS / f"{name}.ipynb", tmp_path)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    """The first notebook as it is committed, and executed again. It samples: another CPU rounds to some other tokens."""
+    return nbformat.read(NOTEBOOKS / f"{NAMES[0]}.ipynb", as_version=4), executed(NOTEBOOKS / f"{NAMES[0]}.py")
+
+
+def test_outputs_of_sampling_are_those_of_a_new_execution_but_for_some_tokens(quickstart):
+    assert differences(*quickstart, sampled=SAMPLED) == []
+
+
+def changed(notebook, old, new, count=1):
+    """The notebook with this text in its outputs changed, so many times."""
+    text = nbformat.writes(notebook)
+    sources, outputs = json.loads(text), json.dumps([cell.get("outputs") for cell in notebook.cells])
+    assert old in outputs
+    for cell, shown in zip(sources["cells"], json.loads(outputs.replace(old, new, count)), strict=True):
+        if shown is not None:
+            cell["outputs"] = shown
+    return nbformat.reads(json.dumps(sources), as_version=4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("2.94", "3.94", "cell-11"),  # a number by one
+        ("-4.33", "4.33", "cell-3"),  # a sign
+        ("mean score", "median score", "cell-13"),  # a word
+        ("over 24 queries", "over 25 queries", "cell-9"),  # a count
+        ("KL at most", "KL", "cell-11"),
+        ("4.3 million", "5.3 million", "cell-1"),
+    ],
+)
+def test_a_stale_quickstart_is_caught(quickstart, old, new, found):
+    kept, _ = quickstart
+    (difference,) = differences(changed(kept, old, new), kept, sampled=SAMPLED)
+    assert difference.startswith(f"{found}, ")
+
+
+def test_what_rounding_changes_is_let_through(quickstart):
+    kept, _ = quickstart
+    for old, new in (("2.36", "2.35"), ("0.20 ", "0.18 "), ("1.98", "2.08"), ("dreadful Oscars", "dreadful films")):
+        assert differences(changed(kept, old, new), kept, sampled=SAMPLED) == []
+    assert differences(changed(kept, "dreadful Oscars", "dreadful films"), kept) != []  # sampled texts are named
+    every = changed(changed(kept, "dreadful Oscars", "films"), "humorous story", "tale")
+    assert len(differences(every, kept, sampled=SAMPLED)) == 2  # more than a few rows
+    fewer = nbformat.reads(nbformat.writes(kept), as_version=4)
+    fewer.cells[11].outputs = []
+    assert differences(fewer, kept, sampled=SAMPLED) == ["cell-11: outputs of other kinds"]
 
 
 def test_a_stale_output_is_caught(small, tmp_path):
