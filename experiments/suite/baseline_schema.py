@@ -61,6 +61,8 @@ class TrainedConfig(BaselineConfig):
     learning_rate: float = 3e-4
     """At the first update; it falls to zero in a straight line."""
     max_grad_norm: float = 1.0
+    precision: str = "auto"
+    """Of matrix products in training: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
@@ -68,6 +70,12 @@ class TrainedConfig(BaselineConfig):
             *super().rules(),
             (self.learning_rate > 0, "baseline.learning_rate", self.learning_rate, "greater than 0"),
             (self.max_grad_norm > 0, "baseline.max_grad_norm", self.max_grad_norm, "greater than 0"),
+            (
+                self.precision in ("auto", "float32", "bfloat16"),
+                "baseline.precision",
+                self.precision,
+                "auto, float32 or bfloat16",
+            ),
         ]
 
     @property

@@ -23,6 +23,7 @@ from suite.command import UserError, located
 from suite.machine import MatrixProducts
 from suite.old_trl import OldTRL, environment
 from suite.policies import choose_device, load_judge, load_policy
+from suite.precision import has_bfloat16, mixes
 from suite.rivals import Contender, ContinuousBatching, Drawing, Generate, Ours
 from suite.speeds import Speed, UnavailableError, in_turns, line, reason
 
@@ -147,13 +148,17 @@ class Absent:
 
 
 def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
-    """Updates of PPO a minute at equal settings. Reference: this project's, whose critic shares the policy's trunk."""
+    """Updates of PPO a minute at equal settings; in bfloat16 too where that is not the default and the device has it.
+
+    Reference: this project's, whose critic shares the policy's trunk.
+    """
     assert isinstance(task.config, PPOConfig)
     config = replace(task.config, updates=updates, checkpoint_every=updates)
 
-    def ours(shared: bool) -> list[float]:
+    def ours(shared: bool, precision: str = config.precision) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
-            settings = replace(task, config=replace(config, shared_critic=shared), folder=Path(folder))
+            own = replace(config, shared_critic=shared, precision=precision)
+            settings = replace(task, config=own, folder=Path(folder))
             return [row["seconds"] for row in train_ppo(settings).log]
 
     def a_minute(seconds: Callable[[], Sequence[float]]) -> float:
@@ -161,9 +166,16 @@ def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
         # The first update carries one-time costs.
         return 60 / float(np.median(seconds()[1:]))
 
+    device, half = task.policy.model.device, {}
+    if has_bfloat16(device) and not mixes(device, config.precision):
+        half = {
+            "ours, shared critic, bf16": partial(a_minute, partial(ours, True, "bfloat16")),
+            "ours, critic of its own, bf16": partial(a_minute, partial(ours, False, "bfloat16")),
+        }
     contenders = {
         "ours, shared critic": partial(a_minute, partial(ours, True)),
         "ours, critic of its own": partial(a_minute, partial(ours, False)),
+        **half,
         "stock TRL": partial(a_minute, lambda: stock_update_seconds(replace(task, config=config))),
     }
     speeds = in_turns(contenders, rounds, label="PPO updates", warm_up=False)

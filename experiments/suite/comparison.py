@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bon import Candidates
 from bon.rewards import RewardError
-from suite import processes
+from suite import precision, processes
 from suite.baseline_schema import EVALUATION_KEYS, PublishedConfig
 from suite.baselines import Training, TrainingTask, train
 from suite.baselines.published import check_published
@@ -133,6 +133,7 @@ def prepare(config: RunConfig) -> Comparison:
             check_label(judge, key)
         judge_files[name] = judge
     device = choose_device(config.device)
+    precision.mixes(device, getattr(config.baseline, "precision", "auto"))  # refuses what the device cannot do
     task = read_task(config)
     tokenizer, context = matching_tokenizer(policy_files.path, "policy.path")
     prompts = task.encoded(lambda text: tokenizer(text)["input_ids"], context)
@@ -248,7 +249,7 @@ def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Trainin
 def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
     """What the configured baseline is given; its folder is named by a hash of all that determines the result."""
     config = comparison.config
-    trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in EVALUATION_KEYS}
+    trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in (*EVALUATION_KEYS, "precision")}
     key = digest(
         {
             "format": _FORMAT,
@@ -259,6 +260,7 @@ def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
             "prompts": comparison.training_prompts,
             "seed": config.seed,
             "device": comparison.device.type,
+            **precision.determining(comparison.device, getattr(config.baseline, "precision", "auto")),
             **processes.determining(),
         }
     )

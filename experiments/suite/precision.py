@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import torch
+from accelerate.state import AcceleratorState
 
 from suite.command import UserError
 
@@ -35,28 +36,50 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def mixes(device: torch.device) -> bool:
-    """Whether training on the device computes in bfloat16 beside weights in single precision: on GPUs that have it."""
-    return device.type == "cuda" and has_bfloat16(device)
+def mixes(device: torch.device, precision: str = "auto") -> bool:
+    """Whether training on the device computes in bfloat16 beside weights in single precision.
+
+    `auto`: on GPUs that have it. CPUs that have it are faster with it too, but what comes of a training would depend on the
+    CPU: there it is asked for by its name.
+
+    Raises:
+        UserError: bfloat16 is asked for on a device without it.
+    """
+    if precision == "auto":
+        return device.type == "cuda" and has_bfloat16(device)
+    if precision == "bfloat16" and not has_bfloat16(device):
+        raise UserError(f"baseline.precision=bfloat16: this {device.type} has no units for it; use baseline.precision=float32")
+    return precision == "bfloat16"
 
 
-def autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+def determining(device: torch.device, precision: str) -> dict[str, str]:
+    """What a training's precision adds to all that determines its result: nothing where it is what `auto` means."""
+    return {"precision": precision} if mixes(device, precision) != mixes(device) else {}
+
+
+def autocast(device: torch.device, precision: str = "auto") -> contextlib.AbstractContextManager[None]:
     """Matrix products inside are computed in bfloat16 where `mixes` says so; elsewhere nothing changes."""
-    return torch.autocast(device.type, torch.bfloat16) if mixes(device) else contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if mixes(device, precision) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def trainers_mix(device: torch.device) -> Iterator[None]:
+def trainers_mix(device: torch.device, precision: str = "auto") -> Iterator[None]:
     """TRL's trainers that are made inside mix precisions where `mixes` says so.
 
-    The variable is the one way that all of them heed: PPO's hands `bf16` of its settings to nobody.
+    The variable is the one way that all of them heed: PPO's hands `bf16` of its settings to nobody. Accelerate reads it once
+    in a process, so what it has read before is forgotten where it differs, and so is afterwards what only this training asked
+    for.
     """
     name = "ACCELERATE_MIXED_PRECISION"
-    before = os.environ.get(name)
-    os.environ[name] = "bf16" if mixes(device) else "no"
+    before, wanted = os.environ.get(name), "bf16" if mixes(device, precision) else "no"
+    os.environ[name] = wanted
+    if AcceleratorState._shared_state.get("_mixed_precision", wanted) != wanted:
+        AcceleratorState._reset_state()
     try:
         yield
     finally:
+        if determining(device, precision):
+            AcceleratorState._reset_state()
         if before is None:
             del os.environ[name]
         else:

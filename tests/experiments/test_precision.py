@@ -10,7 +10,7 @@ from suite import precision
 from suite.baseline_schema import PPOConfig
 from suite.baselines import updates
 from suite.command import UserError
-from suite.precision import autocast, choose_dtype, mixes, trainers_mix
+from suite.precision import autocast, choose_dtype, determining, has_bfloat16, mixes, trainers_mix
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 VARIABLE = "ACCELERATE_MIXED_PRECISION"
@@ -85,6 +85,43 @@ def test_a_trainer_on_a_cpu_mixes_nothing(training_task, tmp_path, monkeypatch):
     AcceleratorState._reset_state()
     train(training_task(PPOConfig, tmp_path, updates=1))
     assert seen == ["no"]
+
+
+def test_a_precision_that_is_asked_for(units):
+    units("cpu", "cuda")
+    assert mixes(CPU, "bfloat16")
+    assert not mixes(GPU, "float32")
+    # What auto means is the same training, whatever it is called.
+    assert determining(CPU, "auto") == determining(CPU, "float32") == determining(GPU, "bfloat16") == {}
+    assert determining(CPU, "bfloat16") == {"precision": "bfloat16"}
+    assert determining(GPU, "float32") == {"precision": "float32"}
+    units()
+    with pytest.raises(UserError, match=r"^baseline\.precision=bfloat16: this cpu has no units for it; use .*=float32$"):
+        mixes(CPU, "bfloat16")
+
+
+@pytest.mark.skipif(not has_bfloat16(CPU), reason="this CPU has no units for bfloat16")
+def test_a_cpu_mixes_when_it_is_asked_to(training_task, tmp_path, monkeypatch):
+    """The trainer's own products too, after a training in single precision and before another."""
+    seen = []
+    row = updates.update_row
+
+    def noted(*arguments):
+        seen.append(AcceleratorState().mixed_precision)
+        return row(*arguments)
+
+    from suite.baselines import ppo, train
+
+    monkeypatch.setattr(ppo, "update_row", noted)
+    logs = {}
+    for name, asked in (("first", "auto"), ("half", "bfloat16"), ("last", "float32")):
+        logs[name] = train(training_task(PPOConfig, tmp_path / name, precision=asked)).log
+    assert seen == ["no", "no", "bf16", "bf16", "no", "no"]
+    single, half, last = ([row["loss/value_avg"] for row in log] for log in logs.values())
+    assert single == last != half
+    with pytest.raises(UserError, match=r"\(precision=bfloat16 there, precision=None here\)"):
+        train(training_task(PPOConfig, tmp_path / "half"))
+    assert train(training_task(PPOConfig, tmp_path / "first", precision="float32")).reused
 
 
 def test_an_update_beyond_the_memory_is_one_line(training_task, tmp_path):

@@ -21,6 +21,7 @@ BAD = [
     # overrides, the key and value in the message, what the message allows
     (["n=0"], "n=0", "at least 1"),
     (["n=-3"], "n=-3", "at least 1"),
+    (["baseline.precision=half"], "baseline.precision=half", "auto, float32 or bfloat16"),
     (["n=65"], "n=65", "num_candidates=64"),
     (["n=9", "num_candidates=8"], "n=9", "num_candidates=8"),
     (["num_candidates=1", "n=1"], "num_candidates=1", "at least 2"),

@@ -62,7 +62,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         disable=None,
     ):  # fmt: skip
         rows = batch(task.seed, update, len(prompts), config.batch_size)
-        with FlopMeter([policy]) as meter, autocast(device):
+        with FlopMeter([policy]) as meter, autocast(device, config.precision):
             loss = response_loss(policy, [prompts[r] for r in rows], [responses[r] for r in rows], task.sampling.temperature)
         loss.backward()
         rate = scheduler.get_last_lr()[0]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from suite import processes
+from suite import precision, processes
 from suite.baseline_schema import EVALUATION_KEYS, BaselineConfig
 from suite.baselines import TrainingTask
 from suite.command import UserError
@@ -77,12 +77,17 @@ def checkpoint_updates(config: BaselineConfig) -> list[int]:
 def described(task: TrainingTask) -> dict[str, Any]:
     """All that determines a training's result, as JSON has it: it stands in every checkpoint."""
     return {
-        **{f"baseline.{key}": value for key, value in asdict(task.config).items() if key not in EVALUATION_KEYS},
+        **{
+            f"baseline.{key}": value
+            for key, value in asdict(task.config).items()
+            if key not in (*EVALUATION_KEYS, "precision")
+        },
         **{f"sampling.{key}": value for key, value in asdict(task.sampling).items()},
         "policy": task.policy.digest,
         "proxy": getattr(task.proxy, "digest", None),
         "prompts": hashlib.sha256(json.dumps([list(ids) for ids in task.prompts]).encode()).hexdigest(),
         "seed": task.seed,
+        **precision.determining(task.policy.model.device, getattr(task.config, "precision", "auto")),
         **processes.determining(),
     }
 

@@ -52,6 +52,7 @@ class RollOuts:
             None,
             {"temperature": task.sampling.temperature, "max_new_tokens": task.sampling.max_new_tokens},
         )
+        self.precision = getattr(task.config, "precision", "auto")
         self._logits: list[torch.Tensor] = []
         self._lengths = torch.zeros(0, dtype=torch.long)
         self._kl: list[float] = []
@@ -80,7 +81,7 @@ class RollOuts:
         uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in own])
         device = self.policy.device
         record = _Record()
-        with autocast(device):  # as the trainer computes the same tokens again
+        with autocast(device, self.precision):  # as the trainer computes the same tokens again
             responses = decode(
                 self.policy,
                 self.config,

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from suite import processes
-from suite.baseline_schema import RLConfig
+from suite.baseline_schema import RLConfig, TrainedConfig
 from suite.baselines import SPENT, Training, TrainingTask
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
 from suite.baselines.roll_outs import ORDER
@@ -39,6 +39,7 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
         UserError: the folder holds checkpoints of another training, or an update does not fit into the GPU's memory.
     """
     config = task.config
+    assert isinstance(config, TrainedConfig)
     for leftover in task.folder.glob(".writing-*") if processes.first() else ():
         shutil.rmtree(leftover, ignore_errors=True)
     for checkpoint in sorted(task.folder.glob("checkpoint-*")):
@@ -49,7 +50,7 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
     reused = newest == config.updates
     if not reused:
         try:
-            with own_randomness(), trainers_mix(task.policy.model.device):
+            with own_randomness(), trainers_mix(task.policy.model.device, config.precision):
                 go_on(task, checkpoint_folder(task.folder, newest) if newest else None)
         except torch.OutOfMemoryError:
             remedy = "make it smaller" + (" or baseline.num_mini_batches larger" if isinstance(config, RLConfig) else "")
