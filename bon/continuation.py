@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
+from bon.captured import CapturedSteps, captured_steps
 from bon.decoding import Responses, decode, evaluation_mode
 from bon.generation import automatic_batch_tokens, check_context, decoded
 from bon.options import reads_positions, resolve_generation_config
@@ -78,9 +79,11 @@ def continue_candidates(
     width = max(candidates.token_ids.shape[2], int(np.where(going, limits[:, None], 0).max(initial=0)))
     pool = _widened(candidates, width, config.pad_token_id)
     budget = automatic_batch_tokens(model) if max_batch_tokens is None else max_batch_tokens
-    with evaluation_mode(model):
+    with evaluation_mode(model), captured_steps(model.device) as captured:
         for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config)):
-            for part, responses in _drawn_within_memory(model, config, pool, rows, limits, prompt_ids, first_candidate, seed):
+            for part, responses in _drawn_within_memory(
+                model, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
+            ):
                 _write(pool, part, responses)
     texts = pool.texts.copy()
     for p in np.flatnonzero(going.any(axis=1)).tolist():
@@ -146,6 +149,7 @@ def _drawn_within_memory(
     prompt_ids: Sequence[int],
     first_candidate: int,
     seed: int,
+    captured: CapturedSteps | None,
 ) -> Iterator[tuple[list[_Row], Responses]]:
     """The rest of these responses; where the GPU's memory ends, of one half after the other."""
     begun = int(pool.lengths[rows[0]])
@@ -166,6 +170,7 @@ def _drawn_within_memory(
             torch.from_numpy(uniforms[:, begun:]).to(device, torch.float32 if device.type == "mps" else torch.float64),
             torch.tensor(room, device=device),
             begun=torch.from_numpy(np.stack([pool.token_ids[row][:begun] for row in rows]).astype(np.int64)).to(device),
+            captured=captured,
         )
     except torch.OutOfMemoryError:
         if len(rows) == 1:
@@ -174,9 +179,11 @@ def _drawn_within_memory(
     if responses is not None:
         yield rows, responses
         return
+    if captured is not None:
+        captured.clear()
     torch.cuda.empty_cache()
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        yield from _drawn_within_memory(model, config, pool, half, limits, prompt_ids, first_candidate, seed)
+        yield from _drawn_within_memory(model, config, pool, half, limits, prompt_ids, first_candidate, seed, captured)
 
 
 def _write(pool: Candidates, rows: list[_Row], responses: Responses) -> None:

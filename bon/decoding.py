@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +18,24 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
+from bon.captured import CapturedSteps
+
 #: Steps between two looks at whether all responses have ended. A look makes a GPU's queue run empty; on a CPU it is free.
 _GPU_LOOKS_EVERY = 8
 
 
 @dataclass
 class Responses:
-    """What one batch gave, a row a candidate: token ids [R, T], lengths [R] and log-probabilities [R] in nats."""
+    """What one batch gave, a row a candidate: token ids [R, T], lengths [R] and log-probabilities [R] in nats.
+
+    `steps` says how they were drawn: "captured" in a CUDA graph or "plain".
+    """
 
     token_ids: torch.Tensor
     lengths: torch.Tensor
     logprobs: torch.Tensor
     raw_logprobs: torch.Tensor
+    steps: str
 
 
 class _Draw:
@@ -74,8 +80,8 @@ class _Draw:
         self.going &= ~torch.isin(tokens, self.eos) & (self.lengths < self.limits)
         return tokens
 
-    def responses(self) -> Responses:
-        return Responses(self.token_ids, self.lengths, self.logprobs, self.raw_logprobs)
+    def responses(self, steps: str) -> Responses:
+        return Responses(self.token_ids, self.lengths, self.logprobs, self.raw_logprobs, steps)
 
 
 def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
@@ -163,6 +169,7 @@ def decode(
     limits: torch.Tensor,
     extra_processor: LogitsProcessor | None = None,
     begun: torch.Tensor | None = None,
+    captured: CapturedSteps | None = None,
 ) -> Responses:
     """Draw `repeats` responses for every prompt, or the rest of responses that have begun.
 
@@ -176,15 +183,17 @@ def decode(
         extra_processor: runs after all processors that the config names; what it returns is what tokens are drawn from.
         begun: [B, t] response tokens that stand behind each prompt already. `uniforms`, `limits` and what is returned are
             then about the tokens after those; the options still count from the end of the prompt.
+        captured: steps of a fixed shape, taken where the model allows them.
     """
     device = uniforms.device
     steps = uniforms.shape[1]
     width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), config.pad_token_id, device=device)
-    mask = torch.zeros((len(prompts), width), dtype=torch.long, device=device)
+    ids = torch.full((len(prompts), width), config.pad_token_id)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.as_tensor(prompt, device=device)
+        ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
         mask[row, width - len(prompt) :] = 1
+    ids, mask = ids.to(device), mask.to(device)
     behind = 0 if begun is None else begun.shape[1]
     processors = _processors(model, config, mask.repeat_interleave(repeats, 0), behind + steps)
     if extra_processor is not None:
@@ -192,11 +201,12 @@ def decode(
     if begun is not None:
         ids, mask = torch.cat([ids, begun], 1), torch.cat([mask, torch.ones_like(begun)], 1)
     draw = _Draw(config, processors, uniforms, limits)
+    steps_taken = "plain"
     if keeps_plain_cache(model):
-        _decode_forward(model, ids, mask, repeats, draw)
+        steps_taken = _decode_forward(model, ids, mask, repeats, draw, captured)
     else:
         _decode_generate(model, ids, mask, repeats, draw)
-    return draw.responses()
+    return draw.responses(steps_taken)
 
 
 def _processors(model: Any, config: GenerationConfig, mask: torch.Tensor, steps: int) -> LogitsProcessorList:
@@ -212,9 +222,11 @@ def _looks_every(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _GPU_LOOKS_EVERY
 
 
-def _decode_forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw) -> None:
-    rows, steps = draw.uniforms.shape
-    width = ids.shape[1]
+def _decode_forward(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw, captured: CapturedSteps | None
+) -> str:
+    """Draw with the prompts prefilled once; says whether steps were "captured" or "plain"."""
+    steps, width = draw.uniforms.shape[1], ids.shape[1]
     keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     position = (mask.cumsum(1) - 1).clamp(min=0)
     output = model(
@@ -226,28 +238,50 @@ def _decode_forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: 
         return_dict=True,
         **keep,
     )
-    cache = _expanded(output.past_key_values, repeats, steps)
     logits = output.logits[:, -1].repeat_interleave(repeats, 0)
-    # Without padding there is nothing to mask, and attention takes its faster way.
-    padded = not bool(mask.all())
-    full_mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
-    position = position[:, -1:].repeat_interleave(repeats, 0)
+    fixed = None
+    if captured is not None:
+        fixed = captured.begin(model, output.past_key_values, mask, position[:, -1], repeats, steps)
+    advance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    advance = fixed or _GrowingStep(model, output.past_key_values, mask, position[:, -1:], repeats, steps)
+    del output
     all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
     every = _looks_every(ids.device)
     for step in range(steps):
         all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
         if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
-            return
-        position = position + draw.going[:, None].long()  # rows that have ended stay inside the context
-        output = model(
-            input_ids=all_ids[:, width + step : width + step + 1],
-            attention_mask=None if full_mask is None else full_mask[:, : width + step + 1],
-            position_ids=position,
-            past_key_values=cache,
+            break
+        logits = advance(all_ids[:, width + step], draw.going)
+    return "plain" if fixed is None else "captured"
+
+
+class _GrowingStep:
+    """One token through the model for every response, over keys and values that grow with it."""
+
+    def __init__(
+        self, model: Any, cache: DynamicCache, mask: torch.Tensor, position: torch.Tensor, repeats: int, steps: int
+    ) -> None:
+        rows, self.seen = mask.shape[0] * repeats, mask.shape[1]
+        self.model = model
+        self.cache = _expanded(cache, repeats, steps)
+        # Without padding there is nothing to mask, and attention takes its faster way.
+        padded = not bool(mask.all())
+        self.mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
+        self.position = position.repeat_interleave(repeats, 0)
+
+    def __call__(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
+        """Logits [R, V] after the tokens [R]."""
+        self.position = self.position + going[:, None].long()  # rows that have ended stay inside the context
+        self.seen += 1
+        output = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=None if self.mask is None else self.mask[:, : self.seen],
+            position_ids=self.position,
+            past_key_values=self.cache,
             use_cache=True,
             return_dict=True,
         )
-        logits = output.logits[:, -1]
+        return output.logits[:, -1]
 
 
 class _Steered(LogitsProcessor):

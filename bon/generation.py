@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
+from bon.captured import CapturedSteps, captured_steps
 from bon.decoding import Responses, decode, evaluation_mode
 from bon.options import reads_positions, resolve_generation_config, sampling_of
 from bon.randomness import candidate_uniforms
@@ -20,6 +21,10 @@ from bon.wrappers import unwrapped
 
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
 CPU_BATCH_TOKENS = 16_384
+#: Logits in one batch on a GPU, which is busy with fewer: 2 GiB in single precision, and drawing holds three such tensors.
+_GPU_BATCH_LOGITS = 2**29
+#: On a GPU prompts of nearly one length share a batch, padded: then a step of one shape serves more of them.
+_GPU_LENGTH_CLASS = 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ def generate_candidates(
         **generation_kwargs: single options of GenerationConfig, for example `temperature=0.7, max_new_tokens=24`.
 
     Returns:
-        Candidates without scores. `metadata` holds seed, sampling options, tokens drawn and seconds.
+        Candidates without scores. `metadata` holds seed, sampling options, tokens drawn, seconds and how the steps were run:
+        "captured" in a CUDA graph, "plain", or both.
 
     Raises:
         ValueError: bad counts, an empty prompt or batch, a prompt that leaves no room in the context, greedy decoding with
@@ -104,11 +110,24 @@ def generate_candidates(
     candidates = range(first_candidate, first_candidate + num_candidates)
     if max_batch_tokens is None:
         max_batch_tokens = automatic_batch_tokens(model)
-    batches = _pack(token_ids, limits, candidates, max_batch_tokens, uniform=reads_positions(config))
+    on_gpu = device.type == "cuda"
+    batches = _pack(
+        token_ids,
+        limits,
+        candidates,
+        max_batch_tokens,
+        uniform=reads_positions(config),
+        max_rows=max(1, _GPU_BATCH_LOGITS // model.config.get_text_config().vocab_size) if on_gpu else None,
+        length_class=_GPU_LENGTH_CLASS if on_gpu else 1,
+    )
+    steps = set()
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
-    with bar, evaluation_mode(model):
+    with bar, evaluation_mode(model), captured_steps(device) as captured:
         for planned in batches:
-            for batch, responses in _decode_within_memory(model, config, planned, token_ids, limits, prompt_ids, seed):
+            for batch, responses in _decode_within_memory(
+                model, config, planned, token_ids, limits, prompt_ids, seed, captured
+            ):
+                steps.add(responses.steps)
                 rows = np.ix_(np.asarray(batch.positions), np.asarray(batch.candidates) - first_candidate)
                 block = (len(batch.positions), len(batch.candidates))
                 ids[..., : responses.token_ids.shape[1]][rows] = responses.token_ids.reshape(*block, -1).cpu().numpy()
@@ -130,6 +149,7 @@ def generate_candidates(
             "sampling": sampling_of(config),
             "device": str(device),
             "dtype": str(model.dtype).removeprefix("torch."),
+            "steps": " and ".join(sorted(steps)),
             "tokens": int(lengths.sum()),
             "seconds": time.perf_counter() - start,
         },
@@ -199,15 +219,23 @@ def automatic_batch_tokens(model: Any) -> int:
     # Logits and their copies, in single precision, weigh on one token of each row; rows are about 32 tokens long or longer.
     per_token += 5 * 4 * config.vocab_size // 32
     free, _ = torch.cuda.mem_get_info(model.device)
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     return max(CPU_BATCH_TOKENS, free // 2 // per_token)
 
 
 def _pack(
-    prompts: Sequence[Sequence[int]], limits: Sequence[int], candidates: range, max_batch_tokens: int, uniform: bool
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    candidates: range,
+    max_batch_tokens: int,
+    uniform: bool,
+    max_rows: int | None = None,
+    length_class: int = 1,
 ) -> Iterator[_Batch]:
     """Prompts of like length together (so most batches need no padding), all candidates of a prompt together if they fit.
 
-    With `uniform`, prompts share a batch only if they and their responses have the same length.
+    With `uniform`, prompts share a batch only if they and their responses have the same length. Lengths are alike that are
+    equal when rounded up to a multiple of `length_class`.
     """
     if max_batch_tokens < 1:
         raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
@@ -216,13 +244,17 @@ def _pack(
 
     def rows(group: list[int]) -> int:
         width = max(len(prompts[p]) for p in group) + max(limits[p] for p in group)
-        return max(1, max_batch_tokens // width)
+        rows = max(1, max_batch_tokens // width)
+        return rows if max_rows is None else min(rows, max_rows)
+
+    def length(position: int) -> int:
+        return -(-len(prompts[position]) // length_class)
 
     for position in order:
-        same_length = not group or len(prompts[group[0]]) == len(prompts[position])
+        same_length = not group or length(group[0]) == length(position)
         # A new length starts a new batch once this one is half full: then padding costs more than the empty half.
         full = (len(group) + 1) * len(candidates) > rows([*group, position])
-        alike = same_length and (not group or limits[group[0]] == limits[position])
+        alike = not group or (len(prompts[group[0]]), limits[group[0]]) == (len(prompts[position]), limits[position])
         if group and (
             full or (uniform and not alike) or (not same_length and 2 * len(group) * len(candidates) >= rows(group))
         ):
@@ -246,6 +278,7 @@ def _decode_within_memory(
     limits: Sequence[int],
     prompt_ids: Sequence[int],
     seed: int,
+    captured: CapturedSteps | None,
 ) -> Iterator[tuple[_Batch, Responses]]:
     """Decode a batch; where the GPU's memory ends, its halves."""
     steps = max(limits[p] for p in batch.positions)
@@ -260,6 +293,7 @@ def _decode_within_memory(
             repeats,
             torch.from_numpy(uniforms).to(device=device, dtype=torch.float32 if device.type == "mps" else torch.float64),
             torch.tensor([limits[p] for p in batch.positions], device=device).repeat_interleave(repeats),
+            captured=captured,
         )
     except torch.OutOfMemoryError:
         if len(batch.positions) * repeats == 1:
@@ -268,9 +302,11 @@ def _decode_within_memory(
     if responses is not None:
         yield batch, responses
         return
+    if captured is not None:
+        captured.clear()
     torch.cuda.empty_cache()
     for half in batch.halves():
-        yield from _decode_within_memory(model, config, half, prompts, limits, prompt_ids, seed)
+        yield from _decode_within_memory(model, config, half, prompts, limits, prompt_ids, seed, captured)
 
 
 def decoded(

@@ -168,11 +168,11 @@ def test_running_out_of_memory_in_a_later_stage_halves_the_batch(gpt2, tokenizer
     whole = speculative_rejection(gpt2, tokenizer, PROMPTS, 6, last_number, **options)
     decode, tried = bon.continuation.decode, []
 
-    def small(model, config, prompts, repeats, uniforms, limits, begun):
+    def small(model, config, prompts, repeats, uniforms, limits, begun, captured):
         tried.append(len(prompts))
         if len(prompts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(model, config, prompts, repeats, uniforms, limits, begun=begun)
+        return decode(model, config, prompts, repeats, uniforms, limits, begun=begun, captured=captured)
 
     monkeypatch.setattr(bon.continuation, "decode", small)
     again = speculative_rejection(gpt2, tokenizer, PROMPTS, 6, last_number, **options)

@@ -1,0 +1,322 @@
+"""Decode steps of a fixed shape: captured once in a CUDA graph, then replayed for every token.
+
+A step of a small model is a thousand kernels of a few microseconds, and Python launches them ten times as slowly as a GPU runs
+them. A graph launches them all at once, but only over tensors that never move: keys and values in storage for the whole
+response, a mask that is opened by one position a step, tokens and positions in buffers.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_log = logging.getLogger(__name__)
+
+#: Attention takes a mask as it is where its rows are aligned to this many positions; otherwise it copies it in every layer.
+_ALIGNMENT = 16
+#: A capture costs about as much as three steps launched one by one: shorter responses are drawn without.
+_FEWEST_STEPS = 8
+#: Classes that compute weight * x / sqrt(mean(x^2) + eps), in eight kernels where torch has one.
+_RMS_NORMS = frozenset({"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "SmolLM3RMSNorm", "Phi3RMSNorm"})
+
+
+class CapturedSteps:
+    """Gives every batch its step; the last one captured is kept for further batches of its shape.
+
+    Args:
+        capture: whether a step is captured in a CUDA graph; otherwise the same step is launched operation by operation.
+    """
+
+    def __init__(self, capture: bool = True) -> None:
+        self._capture = capture
+        self._step: _FixedStep | None = None
+        self._model: tuple[Any, ...] = ()
+        self._refused: tuple[Any, ...] = ()
+
+    def begin(
+        self, model: Any, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int, steps: int
+    ) -> _FixedStep | None:
+        """The step for candidates of B prompts, or None where this model has to be run operation by operation.
+
+        Args:
+            model: a transformers causal LM.
+            cache: its keys and values of the prompts, left as they are.
+            mask: [B, L], 1 where a prompt has a token.
+            positions: [B], of the last token of each prompt.
+            repeats: K, candidates a prompt.
+            steps: T, the most tokens of a response.
+
+        Raises:
+            torch.OutOfMemoryError: the GPU is too small for B * K rows; nothing is kept then.
+        """
+        if steps < _FEWEST_STEPS or not _has_fixed_shape(model, cache):
+            return None
+        identity = _identity(model)
+        if identity == self._refused:
+            return None
+        rows, total = mask.shape[0] * repeats, -(-(mask.shape[1] + steps) // _ALIGNMENT) * _ALIGNMENT
+        step = self._step
+        fits = step is not None and step.total == total and step.rows // 2 < rows <= step.rows and self._model == identity
+        try:
+            if step is None or not fits:
+                self._step = step = None  # its memory is needed for the next
+                step = _FixedStep(model, cache, rows, total)
+                step.load(cache, mask, positions, repeats)
+                if self._capture:
+                    step.capture()
+                self._step, self._model = step, identity
+            else:
+                step.load(cache, mask, positions, repeats)
+        except torch.OutOfMemoryError:
+            self.clear()
+            raise
+        except Exception as error:  # whatever a model does that a graph cannot hold
+            _log.info("decode steps of %s are not captured: %s", type(model).__name__, error)
+            self.clear()
+            self._refused = identity
+            return None
+        return step
+
+    def clear(self) -> None:
+        """Give the memory of the step back."""
+        self._step = None
+
+
+_kept: ContextVar[CapturedSteps | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def captured_steps(device: torch.device) -> Iterator[CapturedSteps | None]:
+    """Captured steps for one call on a GPU, None elsewhere; inside `captured_steps_kept` those that are kept."""
+    if device.type != "cuda":
+        yield None
+    elif (kept := _kept.get()) is not None:
+        yield kept
+    else:
+        steps = CapturedSteps()
+        try:
+            yield steps
+        finally:
+            steps.clear()
+
+
+@contextmanager
+def captured_steps_kept() -> Iterator[CapturedSteps]:
+    """Calls inside share the captured steps: a step that fits is replayed, and its memory is held until the end.
+
+    Weights may change in place in between, as an optimiser changes them. What a model computes with them may not: a graph
+    does not notice an adapter that is switched on or off.
+    """
+    steps = CapturedSteps()
+    token = _kept.set(steps)
+    try:
+        yield steps
+    finally:
+        _kept.reset(token)
+        steps.clear()
+
+
+class _FixedLayer(DynamicLayer):
+    """Keys and values of one layer [R, H, total, D], all of them in every step; what is not there yet is masked."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, like: Any, rows: int, total: int, slot: torch.Tensor) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
+        # Zeros, not whatever the memory held: a masked NaN would still be a NaN.
+        self.keys, self.values = (
+            tensor.new_zeros(rows, tensor.shape[1], total, tensor.shape[3]) for tensor in (like.keys, like.values)
+        )
+        self.slot = slot
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.keys.index_copy_(2, self.slot, key_states)
+        self.values.index_copy_(2, self.slot, value_states)
+        return self.keys, self.values
+
+
+class _FixedStep:
+    """One token through the model for `rows` responses of at most `total` tokens with their prompts."""
+
+    def __init__(self, model: Any, cache: Any, rows: int, total: int) -> None:
+        like = cache.layers[0].keys
+        self.model, self.rows, self.total = model, rows, total
+        self._closed = torch.finfo(like.dtype).min
+        self._tokens = torch.zeros((rows, 1), dtype=torch.long, device=like.device)
+        self._positions = torch.zeros_like(self._tokens)
+        self._slot = torch.zeros(1, dtype=torch.long, device=like.device)
+        self._mask = like.new_full((rows, 1, 1, total), self._closed)
+        self._layers = [_FixedLayer(layer, rows, total, self._slot) for layer in cache.layers]
+        self._cache = Cache(layers=list(self._layers))
+        self._graph: Any = None
+        self._logits = like.new_empty(0)
+        self._live = self._at = 0
+
+    def load(self, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int) -> None:
+        """Take in the prompts of a batch; rows beyond its own run idle."""
+        prompts, width = mask.shape
+        self._live, self._at = prompts * repeats, width
+        for fixed, layer in zip(self._layers, cache.layers, strict=True):
+            for storage, states in ((fixed.keys, layer.keys), (fixed.values, layer.values)):
+                storage[:, :, width:].zero_()
+                storage[: self._live].view(prompts, repeats, *storage.shape[1:])[:, :, :, :width] = states[:, None]
+        self._mask.fill_(self._closed)
+        self._mask[: self._live, 0, 0, :width].masked_fill_(mask.repeat_interleave(repeats, 0).bool(), 0.0)
+        self._positions.zero_()
+        self._positions[: self._live, 0] = positions.repeat_interleave(repeats)
+        self._slot.fill_(width)
+
+    def __call__(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
+        """Logits [R, V] after the tokens [R]; they hold until the next call. Rows that have ended stay where they are."""
+        self._tokens[: self._live, 0] = tokens
+        self._positions[: self._live, 0] += going
+        self._slot.fill_(self._at)
+        self._mask[..., self._at] = 0.0
+        self._at += 1
+        if self._graph is None:
+            self._logits = self._forward()
+        else:
+            self._graph.replay()
+        return self._logits[: self._live]
+
+    def capture(self) -> None:
+        """Run the step once, so that all is set up, and then record it.
+
+        Raises:
+            RuntimeError: the model waits for the GPU, which a graph cannot; it is found before anything is recorded.
+        """
+        device = self._tokens.device
+        stream = _capture_stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream), _waiting_is_an_error():
+            self._forward()
+        stream.synchronize()
+        torch.cuda.empty_cache()  # no memory can be handed back while recording
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream), _no_collection():
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self._logits = self._forward()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        self._graph = graph
+
+    def _forward(self) -> torch.Tensor:
+        with _fewer_kernels(self.model):
+            output = self.model(
+                input_ids=self._tokens,
+                attention_mask=self._mask,
+                position_ids=self._positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                return_dict=True,
+            )
+        return output.logits[:, -1]
+
+
+def _has_fixed_shape(model: Any, cache: Any) -> bool:
+    """Whether a step can be the same kernels over the same memory every time, as far as one can tell without running it."""
+    config = model.config.get_text_config()
+    return (
+        all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+        and getattr(model, "_can_compile_fullgraph", False)
+        and config._attn_implementation in ("sdpa", "eager")
+        and not getattr(config, "alibi", False)  # computed from a mask of two dimensions
+        # Hooks run in Python, which a replay does not; casts under autocast are cached outside the graph.
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        and not torch.is_autocast_enabled(model.device.type)
+    )
+
+
+def _identity(model: Any) -> tuple[Any, ...]:
+    """The model and where its weights lie: a graph reads them there."""
+    weights = [tensor.data_ptr() for tensors in (model.parameters(), model.buffers()) for tensor in tensors]
+    return (id(model), model.config.get_text_config()._attn_implementation, *weights)
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all captures: cuBLAS keeps a workspace for every stream it has seen."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # setting it warns that it is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage that holds GPU memory must not be collected while recording."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextmanager
+def _fewer_kernels(model: Any) -> Iterator[None]:
+    """The same mathematics for one query a row, in fewer and smaller kernels; results agree to rounding."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]))
+        plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        stack.callback(ALL_ATTENTION_FUNCTIONS.__setitem__, "sdpa", plain)
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = functools.partial(_grouped_attention, plain)
+        for module in model.modules():
+            if type(module).__name__ in _RMS_NORMS and "forward" not in vars(module):
+                module.forward = functools.partial(_fused_norm, module)
+                stack.callback(delattr, module, "forward")
+        yield
+
+
+def _grouped_attention(
+    plain: Any,
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, Any]:
+    """Attention of one query [R, H, 1, D] over keys [R, G, T, D]: the H / G heads of a group are its queries.
+
+    So keys and values are read where they are, instead of being repeated for every head.
+    """
+    if query.shape[2] != 1 or attention_mask is None or kwargs.get("softcap") or kwargs.get("position_bias") is not None:
+        return plain(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    rows, heads, _, width = query.shape
+    grouped = query.reshape(rows, key.shape[1], -1, width)
+    attended = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
+    return attended.reshape(rows, 1, heads, value.shape[3]), None
+
+
+def _fused_norm(module: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+    return rms_norm(hidden_states, module.weight.shape, module.weight, module.variance_epsilon)
