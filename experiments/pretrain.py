@@ -1,7 +1,14 @@
-"""Rebuild the embedded models: tokenizer, policy, proxy reward and gold reward, from IMDB alone.
+"""Rebuild the embedded models: tokenizer, policy, proxy reward and gold reward, from IMDB.
 
-python experiments/pretrain.py                 all of them, about two hours on 2 cores
+python experiments/pretrain.py                 all of them
 python experiments/pretrain.py parts=[proxy]   one of them
+
+The rewards have teachers, which are made first; on one GPU both take seven minutes, on a CPU days:
+
+python experiments/finetune.py part=gold seed=11 layers=30 steps=650 batch_size=128 context=128 learning_rate=5e-5
+python experiments/finetune.py part=proxy seed=12 layers=30 steps=650 batch_size=128 context=128 learning_rate=5e-5
+
+The policy takes about an hour on 2 cores.
 """
 
 # isort: off

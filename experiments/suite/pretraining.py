@@ -1,30 +1,31 @@
 """How the embedded models were made: a byte-level BPE, a small GPT-2 policy and two sentiment classifiers.
 
-The two classifiers read disjoint halves of the labels and have nothing in common but the tokenizer: the proxy is the policy's
-first layers, the gold reward a linear model on n-grams that begins at zero. The gold reward also reads the text of the other
-half, without its labels: a first model of the same kind, which sees only gold labels, judges those reviews whole (it is right
-on 88 of 100), and the verdicts it is sure of serve as labels for crops.
+The two classifiers are students. Each has a teacher of its own (`experiments/finetune.py part=proxy` and `part=gold`: SmolLM2,
+taught the labels of the split of that name and no others), and learns what its teacher thinks of crops of the text of both
+splits (`distillation.py`). The gold reward starts from the policy, the proxy from nothing and with another shape.
 
-Both read from left to right, so one pass over a window judges every crop that starts where the window starts: position t holds
-the logit of the crop that ends at t. Training every position from the eighth on therefore trains on random crops of all
+All three read from left to right, so one pass over a window judges every crop that starts where the window starts: position t
+holds the logit of the crop that ends at t. Training every position from the eighth on therefore trains on random crops of all
 lengths from 8 tokens to the whole window, and the same model judges 24-token responses and longer texts.
 """
 
 from __future__ import annotations
 
 import copy
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
@@ -32,15 +33,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from suite.command import REPOSITORY
+from suite.command import REPOSITORY, UserError, located
 from suite.corpus import Corpus
+from suite.distillation import FIRST_JUDGED_TOKEN, JudgedCrops, judge_crops, student_loss
 from suite.imdb import TRAINING_SPLITS, Review
 from suite.muon import Muon
-from suite.ngrams import NgramConfig, NgramForSequenceClassification
+from suite.policies import choose_device
+from suite.precision import autocast
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
-LONGEST_REVIEW = 1500  # tokens; comparing all n-grams of a text with each other takes memory of its square
-FIRST_JUDGED_TOKEN = 7  # crops shorter than 8 tokens say too little to be labelled
+TEACHER = "teacher.json"  # how a judge's teacher was made and how good it is
 
 
 @dataclass
@@ -74,21 +76,20 @@ class PretrainConfig:
     output: str = str(REPOSITORY / "experiments/models/tiny")
     vocab_size: int = 4096
     policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
-    proxy: TrainingSettings = field(
+    proxy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2000, batch_size=256, context=128, seed=2))
+    gold: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(
-            steps=2600, batch_size=32, context=128, learning_rate=1e-3, matrix_learning_rate=0.005, seed=1
+            steps=2000, batch_size=256, context=128, learning_rate=1e-3, matrix_learning_rate=0.01, seed=1
         )
     )
-    proxy_layers: int = 2
-    gold: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=4000, batch_size=64, context=192, learning_rate=0.2, seed=2)
-    )
-    gold_teacher: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(steps=2000, batch_size=64, context=192, learning_rate=0.2, seed=3)
-    )
-    """Of the first model, whose verdicts become labels."""
-    gold_buckets: int = 1 << 20
     shape: Architecture = field(default_factory=Architecture)
+    """Of the policy, and so of the gold reward, which starts from it."""
+    proxy_shape: Architecture = field(default_factory=lambda: Architecture(width=320, heads=5))
+    teachers: str = "cache/models/smollm2_imdb"
+    """The folder with the classifiers `proxy` and `gold` of `experiments/finetune.py`."""
+    crops: int = 150_000
+    """How many crops each teacher judges."""
+    device: str = "auto"
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -168,10 +169,10 @@ def _loop(
                 optimizer.step()
                 scheduler.step()
             model.zero_grad(set_to_none=True)
-            recent.append(loss.item())
+            recent.append(loss.detach())  # its number would make a GPU wait
             if step % 50 == 0 or step == settings.steps:
                 seconds = time.perf_counter() - start
-                print(f"{name} step {step} loss {np.mean(recent):.4f} seconds {seconds:.0f}", file=file, flush=True)
+                print(f"{name} step {step} loss {torch.stack(recent).mean():.4f} seconds {seconds:.0f}", file=file, flush=True)
                 recent = []
     model.eval()
 
@@ -184,31 +185,33 @@ def train_policy(model: GPT2LMHeadModel, corpus: Corpus, settings: TrainingSetti
 
 
 def train_classifier(model: GPT2ForSequenceClassification, corpus: Corpus, settings: TrainingSettings, log: Path) -> None:
-    """Sentiment at every position of a window, by a transformer."""
+    """Sentiment at every position of a window, from the labels of the reviews."""
 
-    def prefix_logits(tokens: torch.Tensor) -> torch.Tensor:
-        return model.score(model.transformer(input_ids=tokens).last_hidden_state).squeeze(-1)
+    def losses() -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(settings.seed)
+        while True:
+            tokens, labels, inside = corpus.crops(settings.context, generator, settings.batch_size)
+            logits = model.score(model.transformer(input_ids=tokens).last_hidden_state).squeeze(-1)
+            judged = inside.clone()
+            judged[:, :FIRST_JUDGED_TOKEN] = False
+            targets = labels[:, None].expand_as(logits).float()
+            yield F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
 
-    _loop("proxy", model, settings, _optimizers(model, settings), _sentiment_losses(prefix_logits, corpus, settings), log)
+    _loop("proxy", model, settings, _optimizers(model, settings), losses(), log)
 
 
-def train_ngrams(model: NgramForSequenceClassification, corpus: Corpus, settings: TrainingSettings, log: Path) -> None:
-    """Sentiment at every position of a window, by n-grams: Adagrad lets rare ones learn as fast as common ones."""
-    optimizer = torch.optim.Adagrad(model.parameters(), lr=settings.learning_rate, initial_accumulator_value=1e-8)
-    _loop("gold", model, settings, [optimizer], _sentiment_losses(model.prefix_logits, corpus, settings), log)
+def train_student(
+    name: str, model: GPT2ForSequenceClassification, crops: JudgedCrops, settings: TrainingSettings, log: Path
+) -> None:
+    """What a teacher thinks at every position of its crops; the language of the crops besides."""
 
+    def losses() -> Iterator[torch.Tensor]:
+        for batch in crops.batches(settings.batch_size, settings.seed):
+            with autocast(model.device):
+                loss = student_loss(model, batch)
+            yield loss  # outside: what goes on until the next loss is asked for is not to be autocast
 
-def _sentiment_losses(
-    prefix_logits: Callable[[torch.Tensor], torch.Tensor], corpus: Corpus, settings: TrainingSettings
-) -> Iterator[torch.Tensor]:
-    generator = torch.Generator().manual_seed(settings.seed)
-    while True:
-        tokens, labels, inside = corpus.crops(settings.context, generator, settings.batch_size)
-        logits = prefix_logits(tokens)
-        judged = inside.clone()
-        judged[:, :FIRST_JUDGED_TOKEN] = False
-        targets = labels[:, None].expand_as(logits).float()
-        yield F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
+    _loop(name, model, settings, _optimizers(model, settings), losses(), log)
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -219,8 +222,7 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def make_policy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
     """Tokenizer and policy from the text of the training splits."""
-    folder = Path(config.output) / "policy"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(config, "policy")
     training = [review for name in TRAINING_SPLITS for review in splits[name]]
     tokenizer = train_tokenizer([review.text for review in training], config.vocab_size)
     torch.manual_seed(config.policy.seed)
@@ -229,57 +231,76 @@ def make_policy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None
     _save(model, tokenizer, folder)
 
 
-def make_proxy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
-    """The proxy reward: the policy's first layers, taught the labels of the split `proxy`, which no other model has seen."""
-    folder = Path(config.output) / "proxy"
-    folder.mkdir(parents=True, exist_ok=True)
-    policy = Path(config.output) / "policy"
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(policy)
-    torch.manual_seed(config.proxy.seed)
-    model = GPT2ForSequenceClassification.from_pretrained(policy, num_labels=1, id2label={0: "POSITIVE"}, dtype=torch.float32)
-    model.transformer.h = model.transformer.h[: config.proxy_layers]
-    model.config.n_layer = len(model.transformer.h)
-    train_classifier(model, Corpus.of(splits["proxy"], tokenizer), config.proxy, folder / "training.log")
+def make_labelled_proxy(config: PretrainConfig, reviews: Sequence[Review], layers: int) -> None:
+    """A proxy without a teacher: the policy's first layers, taught the labels of these reviews."""
+    model, tokenizer = _from_policy(config, config.proxy.seed)
+    model.transformer.h = model.transformer.h[:layers]
+    model.config.n_layer = layers
+    folder = _folder(config, "proxy")
+    train_classifier(model, Corpus.of(reviews, tokenizer), config.proxy, folder / "training.log")
     _save(model, tokenizer, folder)
+
+
+def make_proxy(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
+    """The proxy reward: starts from nothing; its teacher has seen the labels of the split `proxy`, and nobody else has."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
+    shape = gpt2_config(tokenizer, config.proxy_shape)
+    shape.num_labels, shape.id2label = 1, {0: "POSITIVE"}
+    torch.manual_seed(config.proxy.seed)
+    _teach("proxy", GPT2ForSequenceClassification(shape), tokenizer, config, splits)
 
 
 def make_gold(config: PretrainConfig, splits: dict[str, list[Review]]) -> None:
-    """The gold reward: n-grams and the labels of the split `gold`, which no other model has seen.
+    """The gold reward: starts from the policy; its teacher has seen the labels of the split `gold`, and nobody else has."""
+    model, tokenizer = _from_policy(config, config.gold.seed)
+    _teach("gold", model, tokenizer, config, splits)
 
-    The text of the split `proxy` is read with the labels that a first model, from the same gold labels, gives it.
-    """
-    folder = Path(config.output) / "gold"
+
+def _folder(config: PretrainConfig, part: str) -> Path:
+    folder = Path(config.output) / part
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(Path(config.output) / "policy")
-    settings = NgramConfig(
-        vocab_size=len(tokenizer),
-        buckets=config.gold_buckets,
-        context=config.shape.context,
-        num_labels=1,
-        id2label={0: "POSITIVE"},
-        pad_token_id=tokenizer.pad_token_id,
+    return folder
+
+
+def _from_policy(config: PretrainConfig, seed: int) -> tuple[GPT2ForSequenceClassification, PreTrainedTokenizerFast]:
+    """A classifier with the policy's trunk, and the policy's tokenizer."""
+    policy = Path(config.output) / "policy"
+    torch.manual_seed(seed)  # the head begins at random
+    model = GPT2ForSequenceClassification.from_pretrained(policy, num_labels=1, id2label={0: "POSITIVE"}, dtype=torch.float32)
+    return model, PreTrainedTokenizerFast.from_pretrained(policy)
+
+
+def _teach(
+    name: str,
+    model: GPT2ForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    config: PretrainConfig,
+    splits: dict[str, list[Review]],
+) -> None:
+    """Let the teacher of this name judge crops of all training text, and the model learn from them."""
+    teacher_folder = located(config.teachers) / name
+    if not (teacher_folder / "model.safetensors").is_file():
+        raise UserError(
+            f"teachers={config.teachers} has no classifier {name}: make it with experiments/finetune.py part={name}"
+        )
+    folder, settings = _folder(config, name), getattr(config, name)
+    shutil.copy(teacher_folder / "training.json", folder / TEACHER)
+    device = choose_device(config.device)
+    corpus = Corpus.of([review for part in TRAINING_SPLITS for review in splits[part]], tokenizer)
+    teacher = AutoModelForSequenceClassification.from_pretrained(teacher_folder, dtype=torch.float32).eval().to(device)
+    crops = judge_crops(
+        teacher,
+        AutoTokenizer.from_pretrained(teacher_folder),
+        corpus,
+        tokenizer,
+        config.crops,
+        settings.context,
+        settings.seed,
     )
-    teacher, model = NgramForSequenceClassification(settings), NgramForSequenceClassification(settings)
-    corpus = Corpus.of(splits["gold"], tokenizer)
-    train_ngrams(teacher, corpus, config.gold_teacher, folder / "teacher.log")
-    more = surely_judged(teacher, splits["proxy"], tokenizer)
-    train_ngrams(model, Corpus.of([*splits["gold"], *more], tokenizer), config.gold, folder / "training.log")
-    _save(model, tokenizer, folder)
-
-
-@torch.inference_mode()
-def surely_judged(
-    model: NgramForSequenceClassification, reviews: Sequence[Review], tokenizer: PreTrainedTokenizerFast
-) -> list[Review]:
-    """The reviews with the model's verdict on the whole text for a label, but none whose logit is below half the median."""
-    texts: Any = tokenizer([review.text for review in reviews])["input_ids"]
-    logits = torch.cat([model.prefix_logits(torch.tensor([ids[:LONGEST_REVIEW]]))[:, -1] for ids in texts])
-    sure = logits.abs() >= 0.5 * logits.abs().median()
-    return [
-        replace(review, label=int(logit > 0))
-        for review, logit, kept in zip(reviews, logits.tolist(), sure.tolist(), strict=True)
-        if kept
-    ]
+    del teacher
+    torch.nn.Module.to(model, device)
+    train_student(name, model, crops, settings, folder / "training.log")
+    _save(model.cpu(), tokenizer, folder)
 
 
 PARTS = {"policy": make_policy, "proxy": make_proxy, "gold": make_gold}

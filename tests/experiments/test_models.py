@@ -46,24 +46,16 @@ def test_card_says_what_is_measured(measured):
         assert value == pytest.approx(written, rel=0.12), name
 
 
-def test_gold_is_the_better_judge():
-    # On 4,000 crops, as the card has them; the test above holds the card to the weights.
+def test_judges_are_good_enough_and_gold_is_the_better_one():
+    # On 4,000 crops, as the card has them (a standard error is 0.006); the test above holds the card to the weights.
     card = (FOLDER / "README.md").read_text()
     right = {
         (judge, length): float(re.search(rf"\| {judge} accuracy, {length} tokens \| ([\d.]+) \|", card)[1])
         for judge in ("proxy", "gold")
         for length in (24, 128)
     }
-    assert right["proxy", 24] >= 0.67
-    assert right["proxy", 128] >= 0.78
-    for length in (24, 128):
-        assert right["gold", length] >= right["proxy", length] + 0.02
-
-
-@pytest.mark.parametrize("reward", ["proxy", "gold"])
-def test_a_reward_knows_praise_from_scorn(reward):
-    judge = load_judge(JudgeConfig(str(FOLDER / reward), "POSITIVE"), reward, torch.device("cpu"))
-    praise, scorn = judge.reward(
-        ["A wonderful, moving film with excellent performances.", "A terrible waste of time, boring and awful acting."]
-    )
-    assert praise > 0 > scorn
+    assert right["proxy", 24] >= 0.72
+    assert right["proxy", 128] >= 0.82
+    assert right["gold", 24] >= 0.72
+    assert right["gold", 128] >= 0.85
+    assert right["gold", 128] >= right["proxy", 128] + 0.015

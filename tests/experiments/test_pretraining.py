@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +12,11 @@ from safetensors.torch import load_file
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from suite import pretraining
+from suite.command import UserError
 from suite.corpus import Corpus
 from suite.imdb import Review
 from suite.measures import accuracy, measure, perplexity
 from suite.model_card import write_card
-from suite.ngrams import NgramConfig, NgramForSequenceClassification
 from suite.policies import load_judge, load_policy, write_checksums
 from suite.pretraining import Architecture, PretrainConfig, TrainingSettings
 from suite.schema import JudgeConfig, PolicyConfig
@@ -130,13 +132,6 @@ def test_a_tiny_transformer_learns_its_labels(praise_and_scorn, tokenizer, tmp_p
     assert accuracy(model, praise_and_scorn, 16, crops=400) > 0.95
 
 
-def test_ngrams_learn_their_labels(praise_and_scorn, tmp_path):
-    model = NgramForSequenceClassification(NgramConfig(vocab_size=400, buckets=512, num_labels=1))
-    settings = TrainingSettings(steps=20, batch_size=16, context=24, learning_rate=0.1, warmup_steps=5)
-    pretraining.train_ngrams(model, praise_and_scorn, settings, tmp_path / "training.log")
-    assert accuracy(model, praise_and_scorn, 16, crops=400) > 0.95
-
-
 def test_accuracy_of_a_random_model_is_about_a_half(models, policy, splits):
     model = load_judge(JudgeConfig(path=str(models / "gold"), label="POSITIVE"), "reward.gold", CPU).reward.model
     held_out = Corpus.of(splits["held_out"][:200], policy.tokenizer)
@@ -155,20 +150,29 @@ def test_the_schedule_warms_up_and_falls_to_zero():
 
 
 @pytest.fixture(scope="module")
-def rebuilt(few, tmp_path_factory):
+def teachers(models, tmp_path_factory):
+    """Random classifiers with a tokenizer of their own, beside the facts of a training."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for name in ("proxy", "gold"):
+        shutil.copytree(models / name, folder / name)
+        facts = {"settings": {"part": name, "steps": 5}, "before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}}
+        (folder / name / "training.json").write_text(json.dumps(facts))
+    return folder
+
+
+def small(folder, teachers, step):
+    """A recipe in which every training is of these few settings."""
+    trainings = {name: TrainingSettings(**step) for name in ("policy", "proxy", "gold")}
+    wide = Architecture(layers=1, width=24, heads=2, context=128)
+    sizes = {"vocab_size": 400, "crops": 24, "shape": SHAPE, "proxy_shape": wide}
+    return PretrainConfig(output=str(folder), teachers=str(teachers), device="cpu", **sizes, **trainings)
+
+
+@pytest.fixture(scope="module")
+def rebuilt(few, teachers, tmp_path_factory):
     """All three models, rebuilt in seconds."""
     folder = tmp_path_factory.mktemp("tiny")
-    step = {"steps": 3, "batch_size": 4, "context": 32, "warmup_steps": 1}
-    config = PretrainConfig(
-        output=str(folder),
-        vocab_size=400,
-        policy=TrainingSettings(**step),
-        proxy=TrainingSettings(**step, seed=1),
-        gold=TrainingSettings(**step, seed=2),
-        gold_teacher=TrainingSettings(**step),
-        gold_buckets=512,
-        shape=SHAPE,
-    )
+    config = small(folder, teachers, {"steps": 3, "batch_size": 4, "context": 32, "warmup_steps": 1})
     for part in config.parts:
         pretraining.PARTS[part](config, few)
     write_checksums(folder)
@@ -201,27 +205,41 @@ def test_measures_and_card(rebuilt, few):
     assert f"| policy perplexity | {found['policy perplexity']:.4g} |" in card
     assert "gold/model.safetensors" in card
     assert "proxy step 3 loss" in card
+    assert "| gold | {'part': 'gold', 'steps': 5} | {'accuracy': 0.5}, {'accuracy': 0.75} |" in card
 
 
-def small(folder, step):
-    """A recipe in which every training is of these few settings."""
-    trainings = {name: TrainingSettings(**step) for name in ("policy", "proxy", "gold", "gold_teacher")}
-    return PretrainConfig(output=str(folder), vocab_size=300, gold_buckets=512, shape=SHAPE, **trainings)
-
-
-def test_the_proxy_is_the_policys_first_layers_and_gold_has_nothing_of_it(few, tmp_path):
+def test_gold_is_the_policys_trunk_and_the_proxy_has_nothing_of_it(few, teachers, tmp_path):
     step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
-    config = small(tmp_path, step)
-    config.proxy_layers, config.shape = 1, Architecture(layers=2, width=16, heads=2, context=64)
+    config = small(tmp_path, teachers, step)
     for part in config.parts:
         pretraining.PARTS[part](config, few)
     policy, proxy, gold = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "proxy", "gold"))
+    shared = {name for name in gold if name != "score.weight"}
+    assert shared == set(policy)
+    for name in shared:
+        assert torch.allclose(gold[name].float(), policy[name].float(), atol=1e-3)
+    assert proxy["transformer.wte.weight"].shape == (400, 24)
+
+
+def test_a_labelled_proxy_is_the_policys_first_layers(few, teachers, tmp_path):
+    step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
+    config = small(tmp_path, teachers, step)
+    config.shape = Architecture(layers=2, width=16, heads=2, context=64)
+    pretraining.PARTS["policy"](config, few)
+    pretraining.make_labelled_proxy(config, few["proxy"][:8], layers=1)
+    policy, proxy = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "proxy"))
     shared = {name for name in proxy if name != "score.weight"}
     assert any(".h.0." in name for name in shared)
     assert not any(".h.1." in name for name in shared)
     for name in shared:
         assert torch.allclose(proxy[name].float(), policy[name].float(), atol=1e-3)
-    assert set(gold) == {"weights", "bias"}
+
+
+def test_a_missing_teacher_is_named_with_the_command_that_makes_it(few, tmp_path):
+    config = small(tmp_path, tmp_path / "nowhere", {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1})
+    pretraining.PARTS["policy"](config, few)
+    with pytest.raises(UserError, match=r"teachers=.*nowhere.*experiments/finetune.py part=gold"):
+        pretraining.PARTS["gold"](config, few)
 
 
 def test_shipped_weights_are_in_half_precision(rebuilt):
@@ -230,38 +248,22 @@ def test_shipped_weights_are_in_half_precision(rebuilt):
 
 
 @pytest.mark.parametrize("judge", ["proxy", "gold"])
-def test_each_judge_sees_its_own_labels_alone(few, tmp_path, judge):
-    step = {"steps": 2, "batch_size": 4, "context": 16, "warmup_steps": 1}
-    config = small(tmp_path, step)
+def test_each_judge_reads_text_and_its_teacher_alone(few, teachers, tmp_path, judge):
+    config = small(tmp_path, teachers, {"steps": 2, "batch_size": 4, "context": 16, "warmup_steps": 1})
     pretraining.PARTS["policy"](config, few)
 
-    def weights(flipped):
-        """The judge's weights where the labels of these splits are turned round."""
-        splits = {
-            name: [dataclasses.replace(review, label=1 - review.label) for review in reviews] if name in flipped else reviews
-            for name, reviews in few.items()
-        }
+    def weights(splits, config=config):
         pretraining.PARTS[judge](config, splits)
         return load_file(tmp_path / judge / "model.safetensors")
 
-    usual, others, own = (weights(flipped) for flipped in ((), set(few) - {judge}, {judge}))
-    assert all(torch.equal(usual[name], others[name]) for name in usual)
-    assert not all(torch.equal(usual[name], own[name]) for name in usual)
-
-
-def test_the_gold_reward_reads_the_other_half_with_its_own_verdicts(few, tmp_path):
-    step = {"steps": 40, "batch_size": 16, "context": 32, "warmup_steps": 1}
-    tokenizer = pretraining.train_tokenizer([review.text for review in few["gold"]], 300)
-    teacher = NgramForSequenceClassification(NgramConfig(vocab_size=len(tokenizer), buckets=512))
-    settings = TrainingSettings(**step, learning_rate=0.2)
-    pretraining.train_ngrams(teacher, Corpus.of(few["gold"], tokenizer), settings, tmp_path / "log")
-    judged = pretraining.surely_judged(teacher, few["proxy"], tokenizer)
-    assert 0 < len(judged) < len(few["proxy"])  # not of what it is unsure
-    logits = {}
-    for review in few["proxy"]:
-        ids = torch.tensor([tokenizer(review.text)["input_ids"]])
-        logits[review.text] = teacher(input_ids=ids).logits.item()
-    for review in judged:
-        assert review.label == int(logits[review.text] > 0)
-    left_out = {review.text for review in few["proxy"]} - {review.text for review in judged}
-    assert max(abs(logits[text]) for text in left_out) <= min(abs(logits[review.text]) for review in judged) + 1e-5
+    turned = {n: [dataclasses.replace(review, label=1 - review.label) for review in few[n]] for n in few}
+    other = {"proxy": "gold", "gold": "proxy"}[judge]
+    swapped = tmp_path / "swapped"
+    shutil.copytree(teachers / other, swapped / judge)
+    usual, no_labels, by_the_other = (
+        weights(few),
+        weights(turned),
+        weights(few, dataclasses.replace(config, teachers=str(swapped))),
+    )
+    assert all(torch.equal(usual[name], no_labels[name]) for name in usual)
+    assert not all(torch.equal(usual[name], by_the_other[name]) for name in usual)

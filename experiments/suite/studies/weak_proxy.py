@@ -18,6 +18,7 @@ from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.schema import ReproduceConfig, WeakProxyConfig
 from suite.studies.store import load_study
 
+_LAYERS = 2  # of the policy; a judge of few reviews has no use for more
 _FORMAT = 2
 #: Beside the proxy: the seconds in which it was taught.
 _SECONDS = "seconds.txt"
@@ -67,7 +68,7 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
             recipe = pretraining.PretrainConfig(output=str(making))
             recipe.proxy.steps, recipe.proxy.warmup_steps = settings.steps, max(settings.steps // 10, 1)
             start = time.perf_counter()
-            pretraining.make_proxy(recipe, {**splits, "proxy": splits["proxy"][: settings.labels]})
+            pretraining.make_labelled_proxy(recipe, splits["proxy"][: settings.labels], _LAYERS)
             (making / _SECONDS).write_text(f"{time.perf_counter() - start:.3f}\n")
             making.rename(folder)
     return folder / "proxy"
