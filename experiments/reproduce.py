@@ -1,7 +1,7 @@
 """Rebuild every figure and table from what `results/` holds; `--from-scratch` runs the studies again. See --help."""
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.command import command, job, located  # first: the package says in one line what is not installed
 
 # isort: on
 import sys
@@ -19,11 +19,15 @@ def main(composed: DictConfig) -> None:
     """Check, rebuild or run, compare, say what differs."""
     config: ReproduceConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     config.check()
-    from suite.figures import draw  # models and matplotlib only once the keys are known to be right
+    from suite.figures import checked_names, draw, draw_run  # models and matplotlib only once the keys are known to be right
     from suite.readme import update
     from suite.studies.reproduction import reproduce
 
-    found = reproduce(config, draw, update)
+    names = checked_names(config.studies, config.figures)
+    found = reproduce(config, lambda study, folder: draw(study, folder, names[study]), update)
+    headline = located(config.results) / "headline"
+    if not config.figures and headline.is_dir():
+        print(f"headline: {len(draw_run(headline))} figures in {headline}", flush=True)
     for study, lines in found.items():
         print("\n".join(f"{study}: {line}" for line in lines), end="\n" if lines else "")
     if any(found.values()):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from suite import processes
 from suite.comparison import compare, model_facts, prepare, sample_table
 from suite.evaluation import write_rows
-from suite.figures import draw_figures
+from suite.figures import draw_run
 from suite.findings import as_json
 from suite.manifest import manifest, write_json
 from suite.report import write_report
@@ -41,8 +41,7 @@ def main(composed: DictConfig) -> None:
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
     write_rows(outcome.rows, folder / "metrics.csv")
     write_json(folder / "findings.json", as_json(outcome.findings, outcome.overoptimisation))
-    worth = {method: found.equivalent_n for method, found in outcome.findings.items()}
-    figures = draw_figures(outcome.rows, outcome.pools, config.n, folder / "figures", outcome.costs, worth)
+    figures = draw_run(folder)
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
     (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")

@@ -147,10 +147,12 @@ class BreakEven(NamedTuple):
         requests: against best-of-n of equal gold reward.
         censored: best-of-n reached the tuned policy's reward with none of the n that were drawn, so that training pays off
             after at most this many.
+        low_censored: so it is with the low end of the interval: the true one lies between 0 and it.
     """
 
     requests: Interval
     censored: bool
+    low_censored: bool
 
 
 def break_even(costs: Costs, equivalent_n: Interval) -> BreakEven:
@@ -170,4 +172,4 @@ def break_even(costs: Costs, equivalent_n: Interval) -> BreakEven:
 
     # More candidates for the same reward: training pays off sooner.
     value, low, high = (np.asarray(requests(float(n))) for n in (equivalent_n.value, equivalent_n.high, equivalent_n.low))
-    return BreakEven(Interval(value, low, high), math.isinf(equivalent_n.value))
+    return BreakEven(Interval(value, low, high), math.isinf(equivalent_n.value), math.isinf(equivalent_n.high))

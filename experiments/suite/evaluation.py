@@ -22,6 +22,7 @@ from bon.subsets import subset_weights
 from suite.baselines import SPENT, Training
 from suite.cost import request_reward_tokens
 from suite.pools import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
+from suite.rounding import rounded
 
 Array = NDArray[np.float64]
 #: (metric, kind of KL) -> [P, K] a number for each prompt, and each n from 1 to K.
@@ -204,7 +205,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+            writer.writerows(rounded(asdict(row)) for row in rows)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:

@@ -97,7 +97,7 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs |
     target = tuned.scores[study.judge].mean(1)
     difference = curve[:, n - 1] - target
     bound = best_of_n_kl_bound(np.arange(1, base.num_candidates + 1))
-    at = common_kls(float(bound[-1]), float(path.kl.mean(0).max()))
+    at = common_kls(float(bound[-1]), path.kl.mean(0)[None])
     equal = difference_at(Frontier(bound, curve), Frontier(path.kl, path.gold), study.rng(), at, resamples=study.resamples)
     worth = equivalent_n(curve, target, study.rng(), resamples=study.resamples)
     return Findings(
@@ -113,9 +113,18 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs |
     )
 
 
-def common_kls(*reached: float) -> list[float]:
-    """The KLs, in nats, at which frontiers that reach so far are compared."""
-    return [kl for kl in (0.5, 1.0, 2.0, 3.0, 4.0) if kl <= min(reached)]
+def common_kls(best_of_n: float, tuned: Array) -> list[float]:
+    """The KLs, in nats, at which best-of-n is compared with trained policies: where all of them were measured.
+
+    The straight line from the base policy to a training's first policy is no measurement, and nobody knows how the way there
+    bends: KLs below the first are left out.
+
+    Args:
+        best_of_n: the largest KL of best-of-n, which is known from 0 on.
+        tuned: mean KL of S trainings' policies [S, K], the base policy first.
+    """
+    lowest, highest = tuned[:, 1:].min(1).max(), min(best_of_n, tuned.max(1).min())
+    return [kl for kl in np.arange(0.5, 5.0, 0.5).tolist() if lowest <= kl <= highest]
 
 
 def best_of_n_overoptimisation(study: Study) -> Overoptimisation:
@@ -162,7 +171,7 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
         if found.equal_kl:
             each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
             lines.append(
-                f"At equal KL (nats; best-of-n at its upper bound, {name} on straight lines between its checkpoints) "
+                f"At equal KL (nats; best-of-n at its upper bound, {name} on straight lines between measured checkpoints) "
                 f"best-of-n minus {name} in {_reward(found)}: {each}."
             )
         if found.equal_flops:
@@ -203,7 +212,8 @@ def _pays_off(name: str, found: BreakEven, reward: str) -> str:
     if math.isinf(requests.value):
         return f"Training {name} does not pay off: best-of-n of equal {reward} costs no more."
     low, high = (f"{float(end):,.0f}" if math.isfinite(end) else "never" for end in (requests.low, requests.high))
-    interval = "" if low == high else f" (95% interval {low} to {high})"
+    below = "at most " if found.low_censored else ""
+    interval = "" if low == high else f" (95% interval {below}{low} to {high})"
     after = "at most " if found.censored else ""
     return (
         f"Training {name} pays off after {after}{float(requests.value):,.0f} requests{interval}, in model FLOPs, "
@@ -224,7 +234,11 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
             "reward": found.judge,
             "break_even_requests": None
             if found.break_even is None
-            else {**_parts(found.break_even.requests), "at_most": found.break_even.censored},
+            else {
+                **_parts(found.break_even.requests),
+                "at_most": found.break_even.censored,
+                "low_at_most": found.break_even.low_censored,
+            },
             "best_of_n_minus_method_at_equal_kl": [{"kl": kl, **_parts(i)} for kl, i in found.equal_kl.items()],
             "best_of_n_minus_method_at_equal_flops": [
                 {"k": at.k, "n": at.n, "flops": at.flops, **_parts(at.difference)} for at in found.equal_flops

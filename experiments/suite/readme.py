@@ -23,7 +23,7 @@ from suite.figures.series import MEASURED, level, middle, over_n, settings, tune
 from suite.figures.speed import measured
 from suite.figures.studies import FIGURES, loaded
 from suite.figures.style import called, title
-from suite.figures.words import fixed, number, parts
+from suite.figures.words import fixed, number, parts, seeds_of_methods
 from suite.speeds import read_csv, table
 
 README = REPOSITORY / "README.md"
@@ -113,26 +113,39 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def findings(results: Results) -> list[str]:
-    """What was found, in three sentences or groups of them: quality, equal KL, cost."""
+    """What was found, a sentence or two on each: reward, equal KL, cost."""
     rows, base = results.rows, select(results.rows, method="base", n=1)
     most = int(over_n(rows, "best_of_n", "gold").at.max())
-    ns = [n for n in (N, most) if n <= most]
-    best = " and ".join(f"best-of-{n} {number(_best(rows, n, 'gold'))}" for n in dict.fromkeys(ns))
-    told = [
-        f"Gold reward: {best}, base policy {number(next(row for row in base if row.metric == 'gold'))}, at a KL of at most "
-        f"{' and '.join(number(_best(rows, n, 'kl', 'bound')) for n in dict.fromkeys(ns))} nats."
-    ]
+    pool = results.pool("base")
+    prompts = f"On {len(pool.scores['gold'])} evaluation prompts " if pool is not None else ""
+    ns = dict.fromkeys(n for n in (N, most) if n <= most)
+    best = " and to ".join(
+        f"{number(_best(rows, n, 'gold'))} (best-of-{n}, at most {number(_best(rows, n, 'kl', 'bound'))} nats)" for n in ns
+    )
+    start = number(next(row for row in base if row.metric == "gold"))
+    told = [f"Reward. {prompts}best-of-n lifts mean gold reward from {start} to {best}"]
     for method in tuned_methods(rows)[:1]:
         setting = middle(settings(rows, method))
         gold, kl = level(rows, method, "gold", setting), level(rows, method, "kl", setting, MEASURED)
         if gold and kl:
-            told[0] += f" {called(method, setting)} {number(gold)} at {number(kl)} nats."
-        equal = "; ".join(
-            f"{name}: " + ", ".join(f"{parts(point)} at {point['kl']:g}" for point in points)
-            for (_, name), points in differences(results).items()
-        )
-        told += [f"At equal KL (nats), best-of-n minus the trained policy in gold reward: {equal}."] if equal else []
-        told.append(" ".join([*pays_off(results, method, setting), _diversity(rows, method, setting)]))
+            seeds = results.seeds.get(method, 1)
+            told[0] += f"; {called(method, setting)}, {seeds} training seeds, to {number(gold)} at {number(kl)} nats"
+        told += _at_equal_kl(results, method)
+        told.append(" ".join(["Cost.", *pays_off(results, method, setting), _diversity(rows, method, setting)]))
+    told[0] += "."
+    return told
+
+
+def _at_equal_kl(results: Results, method: str) -> list[str]:
+    """The differences between best-of-n and one method, at the KLs where it was measured."""
+    told = []
+    for (found, name), points in differences(results).items():
+        if found == method:
+            each = ", ".join(f"{parts(point)} at {point['kl']:g} nats" for point in points)
+            told.append(
+                f"Equal KL. Paired by prompt, best-of-n, at its upper bound of KL, minus {name} is {each} in gold reward "
+                "(between measured policies on straight lines; the other methods are in the figure `equal_kl`)."
+            )
     return told
 
 
@@ -142,7 +155,7 @@ def limits(results: Results) -> str:
     seeds = (
         "one training seed says nothing of the spread between seeds"
         if most < 2
-        else f"{most} training seeds are few, and the intervals lean on them being alike"
+        else f"so few training seeds ({seeds_of_methods(results)}) make intervals that lean on their being alike"
     )
     base = results.pool("base")
     prompts = f"there are {len(base.scores['gold'])} prompts, " if base is not None else ""

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from suite.evaluation import Row, select
 from suite.figures.results import Results
-from suite.figures.series import MEASURED, last_step, middle, settings, tuned_methods
+from suite.figures.series import MEASURED, last_step, settings, tuned_methods
 from suite.figures.style import title
 from suite.figures.words import ends_of, number
 
@@ -37,16 +37,17 @@ class Cell(NamedTuple):
 
 
 def lines(rows: Sequence[Row]) -> list[list[Cell]]:
-    """The cells of every line: base policy, best-of-n, each tuned policy by setting, and best-of-n on top of the first."""
+    """The cells of every line: base policy, best-of-n, each tuned policy by setting, and best-of-n on top of each."""
     largest = max(row.n for row in rows if row.method == "best_of_n")
     shown: list[tuple[str, int, int | None, str]] = [("base", 1, None, "")]
     shown += [("best_of_n", n, None, "") for n in sorted({*(n for n in NS if n < largest), largest})]
     for method in tuned_methods(rows):
         shown += [(method, 1, last_step(rows, method, setting), setting) for setting in settings(rows, method)]
-    for method in tuned_methods(rows)[:1]:
-        setting, top = middle(settings(rows, method)), f"{method}+best_of_n"
-        ns = [row.n for row in rows if (row.method, row.setting) == (top, setting)]
-        shown += [(top, max(ns), last_step(rows, method, setting), setting)] if ns else []
+    for method in tuned_methods(rows):
+        top = f"{method}+best_of_n"
+        for setting in settings(rows, method):
+            ns = [row.n for row in rows if (row.method, row.setting) == (top, setting)]
+            shown += [(top, max(ns), last_step(rows, method, setting), setting)] if ns else []
     return [_line(select(rows, method=m, n=n, step=step, setting=setting), m, n, setting) for m, n, step, setting in shown]
 
 

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from suite.evaluation import (
     training_rows,
     write_rows,
 )
+from suite.rounding import rounded
 
 PROXY = np.array([[1.0, 4.0, 2.0, 3.0], [0.0, -1.0, 5.0, 2.0], [7.0, 6.0, 1.0, 0.5]])
 GOLD = np.array([[0.3, 0.1, -0.4, 0.9], [2.0, 1.0, -3.0, 0.0], [0.5, 0.25, 0.75, 1.5]])
@@ -240,7 +242,7 @@ def test_csv_round_trip(rows, study, tuned, tmp_path):
     training = Training({}, tokens=100, reward_tokens=120, flops=10**9, seconds=1.5)
     written = [*rows, *curve_rows(study, tuned, "ppo", 40, 2, FLOPS), *training_rows("ppo", 0, 40, training)]
     write_rows(written, tmp_path / "metrics.csv")
-    assert read_rows(tmp_path / "metrics.csv") == written
+    assert [asdict(row) for row in read_rows(tmp_path / "metrics.csv")] == [rounded(asdict(row)) for row in written]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
     with (tmp_path / "metrics.csv").open(newline="") as file:
         header = next(csv.reader(file))
@@ -250,7 +252,7 @@ def test_csv_round_trip(rows, study, tuned, tmp_path):
 def test_rows_over_all_seeds_and_of_a_setting(tmp_path):
     written = [Row("ppo", None, 8, 1, "gold", 1.5, 1.0, 2.0, setting="kl_coef=0.1"), Row("ppo", 0, 8, 1, "gold", 1.25)]
     write_rows(written, tmp_path / "metrics.csv")
-    assert read_rows(tmp_path / "metrics.csv") == written
+    assert [asdict(row) for row in read_rows(tmp_path / "metrics.csv")] == [rounded(asdict(row)) for row in written]
 
 
 def test_files_without_settings_are_read(tmp_path):

@@ -96,7 +96,7 @@ def test_reward_against_kl_says_which_kl(axes, rows, metric):
     assert axes.get_xlabel() == "KL to the base policy (nats per response)"
     assert axes.get_ylabel() == f"{metric} reward (logit)"
     names = labels(axes)
-    assert len(names) == len(set(names)) == 2
+    assert len(names) == len(set(names)) == 3
     assert sum("bound" in name for name in names) == 1
     assert sum("measured" in name for name in names) == 1
     assert all("best-of-n" in name for name in names if "bound" in name)

@@ -54,7 +54,7 @@ def test_the_frontier_takes_the_headline_as_soon_as_it_is_there(copy, frontier):
     page = copy.read_text(encoding="utf-8")
     assert "results/frontier/figures/reward_vs_n.png" in page
     assert "![Reward against n](results/headline" not in page
-    assert "3 training seeds" in page
+    assert "training seeds (PPO 3" in " ".join(page.split())
     assert "41,000 [35,000, 60,000] requests" in " ".join(page.split())
     (gold,) = select(Results.load("frontier", frontier).rows, method="ppo", metric="gold", n=1, step=16, setting="kl_coef=0.1")
     assert page.count(f"{gold.value:.2f}<br>[{gold.ci_low:.2f}, {gold.ci_high:.2f}]") == 1

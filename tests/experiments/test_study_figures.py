@@ -249,7 +249,7 @@ def test_captions_hold_the_numbers(folders):
     told = {key: FIGURES[key[0]][key[1]].caption(loaded(key[0], folders[key[0]])) for key in ALL}
     assert "Its training pays off after 41,000 [35,000, 60,000] requests" in told["frontier", "cost"]
     assert "PPO over kl_coef: 0.30 [0.20, 0.40] at 0.5" in told["frontier", "equal_kl"]
-    assert "over 3 training seeds and prompts" in told["frontier", "reward_vs_n"]
+    assert "over training seeds (PPO 3, " in told["frontier", "reward_vs_n"]
     assert "bon, fp32 runs 2.0 times TRL 0.24, fp32 at n = 1; 5.0 times" in told["benchmark", "speed"]
     assert "gold changes by -0.30 [-0.40, -0.20]" in told["weak_proxy", "overoptimisation"]
     assert "differs by 0.60 [0.55, 0.65], which 35% of studies with 16 prompts" in told["notebook", "notebook"]

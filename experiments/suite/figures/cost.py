@@ -24,12 +24,14 @@ from suite.figures.words import fixed, parts, seeds_and_prompts
 def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     """Reward against FLOPs of a request: best-of-n as curves over n, policies sampled once as points."""
     shown = [("best_of_n", "base", "")]
-    shown += [(f"{method}+best_of_n", method, middle(settings(rows, method))) for method in tuned_methods(rows)[:1]]
+    shown += [(f"{method}+best_of_n", method, s) for method in tuned_methods(rows) for s in settings(rows, method)]
     for best, first, setting in shown:
         cost, value = (over_n(rows, best, name, setting) for name in ("flops_per_request", metric))
-        dashes = "-" if first == "base" else ON_TOP
-        axes.plot(cost.value, value.value, color=colour(best), linestyle=dashes, label=title(best))
-        axes.fill_between(cost.value, value.low, value.high, color=colour(best), alpha=0.15, linewidth=0)
+        if len(cost.at) != len(value.at) or len(cost.at) < 2:
+            continue
+        dashes, width = ("-", 1.4) if first == "base" else (ON_TOP, 0.9)
+        axes.plot(cost.value, value.value, color=colour(best), linestyle=dashes, linewidth=width, label=title(best))
+        axes.fill_between(cost.value, value.low, value.high, color=colour(best), alpha=0.1, linewidth=0)
     axes.plot(cost_of(rows, "base"), [r.value for r in select(rows, method="base", metric=metric, n=1)][:1],
               marker("base"), color=colour("base"), markersize=4, label=title("base"))  # fmt: skip
     for method in tuned_methods(rows):
@@ -122,11 +124,13 @@ def caption(results: Results) -> str:
     for method in tuned_methods(rows)[:1]:
         setting = middle(settings(rows, method))
         told = pays_off(results, method, setting)
+    of = "".join(f" ({called(method, middle(settings(rows, method)))})" for method in tuned_methods(rows)[:1])
     best = over_n(rows, "best_of_n", "flops_per_request")
     spent = f"the base policy's costs {best.value[0]:.2g}, that of best-of-{int(best.at[-1])} {best.value[-1]:.2g}"
     return (
         f"Cost. Left: gold reward against FLOPs of a request (2 a weight and token, the proxy's reading included); {spent}. "
-        f"Right: total FLOPs against requests, training included. {' '.join(told)} Intervals: 95%, "
+        "Dotted curves: best-of-n on top of each trained policy, which begin at its point. "
+        f"Right: total FLOPs against requests, training included{of}. {' '.join(told)} Intervals: 95%, "
         f"{seeds_and_prompts(results)}."
     ).replace("  ", " ")
 
@@ -149,7 +153,8 @@ def pays_off(results: Results, method: str, setting: str) -> list[str]:
         return [*told, "Its training does not pay off: best-of-n of equal gold reward costs no more."]
     at_most = "at most " if found["break_even_requests"].get("at_most") else ""
     ends = [fixed(float(end), 0) if np.isfinite(end) else "never" for end in (requests.low, requests.high)]
-    over = f" [{ends[0]}, {ends[1]}]" if ends[0] != ends[1] else ""
+    below = "at most " if found["break_even_requests"].get("low_at_most") else ""
+    over = f" [{below}{ends[0]}, {ends[1]}]" if ends[0] != ends[1] else ""
     return [*told, f"Its training pays off after {at_most}{fixed(float(requests.value), 0)}{over} requests, in FLOPs."]
 
 

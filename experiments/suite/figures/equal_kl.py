@@ -68,7 +68,8 @@ def caption(results: Results) -> str:
     for (_, name), each in differences(results).items():
         told.append(f"{name}: " + ", ".join(f"{parts(part)} at {part['kl']:g}" for part in each))
     return (
-        "Best-of-n (at its upper bound of KL) minus trained policies in gold reward, at equal KL in nats, paired by prompt; "
+        "Best-of-n (at its upper bound of KL) minus trained policies in gold reward, at equal KL in nats, paired by prompt, "
+        "trained policies on straight lines between measured ones and nowhere below the first of them; "
         f"above 0 best-of-n is ahead. {'; '.join(told)}. Intervals: 95%, {seeds_and_prompts(results)}."
     )
 

@@ -1,4 +1,4 @@
-"""The figures of one run of `experiments/run.py`."""
+"""The figures of one run of `experiments/run.py`, from its files."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from bon import Candidates
 from bon.intervals import Interval
 from suite.cost import Costs
 from suite.evaluation import Row
-from suite.figures.cost import reward_vs_cost, total_cost
+from suite.figures.cost import reward_vs_cost, study_costs, total_cost
 from suite.figures.page import Panel, page, save
+from suite.figures.results import Results, Scores
 from suite.figures.reward_distribution import reward_distribution
 from suite.figures.reward_vs_kl import reward_vs_kl
 from suite.figures.reward_vs_n import reward_vs_n
+from suite.figures.series import tuned_methods
 from suite.figures.style import styled
+
+
+def draw_run(folder: Path) -> list[Path]:
+    """Draw the figures of a run from what it wrote into its folder; returns the PNG files, the same bytes on each drawing."""
+    results = Results.load(folder.name, folder)
+    pools = {method: pool for method in ("base", *tuned_methods(results.rows)) if (pool := results.pool(method)) is not None}
+    costs, worth, _ = study_costs(results)
+    n = int(OmegaConf.load(folder / "config.yaml").n)
+    return draw_figures(results.rows, pools, n, folder / "figures", costs, worth)
 
 
 def draw_figures(
     rows: Sequence[Row],
-    pools: dict[str, Candidates],
+    pools: Mapping[str, Candidates | Scores],
     n: int,
     folder: Path,
     costs: Mapping[str, Costs] | None = None,

@@ -119,9 +119,11 @@ def command(study: str, from_scratch: bool = False) -> str:
 
 
 def stored_scores(path: Path, names: Sequence[str] = ("proxy", "gold")) -> Scores:
-    """Columns of a file of candidates as [P, N]; prompts and candidates in the order of their numbers."""
+    """Those of the columns that a file of candidates has, as [P, N]; prompts and candidates in the order of their numbers."""
     from pyarrow import parquet
 
+    there = parquet.read_schema(path).names
+    names = [name for name in names if name in there]
     table = parquet.read_table(path, columns=["prompt_id", "candidate_id", *names])
     prompt, candidate = (table[name].to_numpy() for name in ("prompt_id", "candidate_id"))
     order, prompts = np.lexsort((candidate, prompt)), len(np.unique(prompt))

@@ -80,10 +80,10 @@ def _tuned(axes: Axes, rows: Sequence[Row], method: str, metric: str) -> None:
     elif len(choices) == 1:
         error_bars(axes, kl, value, method, title(method), "none")
     top = f"{method}+best_of_n"
-    on_top = over_n(rows, top, metric, middle(choices))
-    its_kl = over_n(rows, top, "kl", middle(choices), "bound")
-    if len(choices) > 1 and len(on_top.at) > 1 and len(its_kl.at) == len(on_top.at):
-        axes.plot(its_kl.value, on_top.value, color=colour(method), linestyle=ON_TOP, label=title(top))
+    for setting in choices:
+        on_top, its_kl = over_n(rows, top, metric, setting), over_n(rows, top, "kl", setting, "bound")
+        if len(on_top.at) > 1 and len(its_kl.at) == len(on_top.at):
+            axes.plot(its_kl.value, on_top.value, color=colour(method), linestyle=ON_TOP, linewidth=0.9, label=title(top))
 
 
 def error_bars(axes: Axes, x: Curve, y: Curve, method: str, label: str, style: Any) -> None:
@@ -116,8 +116,8 @@ def kl_axis(axes: Axes) -> None:
 
 
 def figure(results: Results) -> Figure:
-    """Gold reward, and win rate by it."""
-    panels = [partial(reward_vs_kl, rows=results.rows, metric=metric) for metric in ("gold", "win_rate")]
+    """Proxy reward, gold reward, and win rate by gold."""
+    panels = [partial(reward_vs_kl, rows=results.rows, metric=metric) for metric in ("proxy", "gold", "win_rate")]
     return page(panels, height=3.3)
 
 
@@ -133,9 +133,10 @@ def caption(results: Results) -> str:
                 name = called(method, setting)
                 told.append(f"{name} {number(gold)} at {number(kl)} nats")
     return (
-        "Gold reward and win rate against KL to the base policy (nats per response, on a square-root scale). Best-of-n is "
-        f"drawn at its upper bound log n - (n-1)/n, trained policies at their measured KL. Gold reward: {'; '.join(told)}. "
-        f"Intervals: 95%, {seeds_and_prompts(results)}."
+        "Proxy reward, gold reward and win rate by gold against KL to the base policy (nats per response, on a square-root "
+        "scale). Best-of-n is drawn at its upper bound log n - (n-1)/n, trained policies at their measured KL, best-of-n on "
+        f"top of each (dotted, from its point on) at an upper bound again. Gold reward: {'; '.join(told)}. "
+        f"Shading and bars: 95% intervals, {seeds_and_prompts(results)}."
     )
 
 

@@ -49,6 +49,19 @@ def loaded(study: str, folder: Path) -> Any:
     return read_csv(folder / "speed.csv")
 
 
+def checked_names(studies: Sequence[str], names: Sequence[str]) -> dict[str, list[str] | None]:
+    """Study -> the figures among `names` that are its own; None, which means all, where no names are given.
+
+    Raises:
+        UserError: none of the studies has a figure of that name.
+    """
+    known = [name for study in studies for name in FIGURES[study]]
+    for name in names:
+        if name not in known:
+            raise UserError(f"figures={name} is not a figure of {', '.join(studies)}: there are {', '.join(known)}")
+    return {study: [name for name in FIGURES[study] if name in names] if names else None for study in studies}
+
+
 def draw(study: str, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
     """Draw the figures of a study into `folder`/figures.
 
@@ -71,4 +84,4 @@ def draw(study: str, folder: Path, names: Sequence[str] | None = None) -> list[P
             raise UserError(f"figure={name}: {study} has {', '.join(known)}")
     results = loaded(study, folder)
     with styled():
-        return [save(known[name].figure(results), name, folder / "figures")[0] for name in names or known]
+        return [save(known[name].figure(results), name, folder / "figures")[0] for name in (known if names is None else names)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suite.evaluation import Row, select
+from suite.figures.style import title
 
 if TYPE_CHECKING:
     from suite.figures.results import Results
@@ -51,7 +52,11 @@ def rows_of(rows: Sequence[Row], method: str, metric: str) -> list[Row]:
 
 def seeds_and_prompts(results: Results) -> str:
     """What the intervals are over."""
-    most = max(results.seeds.values(), default=0)
-    if most < 2:
-        return "over prompts"
-    return f"over prompts, those of trained policies over {most} training seeds and prompts"
+    if max(results.seeds.values(), default=0) < 2:
+        return "over prompts" + (", of one training seed" if results.seeds else "")
+    return f"over prompts, those of trained policies over training seeds ({seeds_of_methods(results)}) and prompts"
+
+
+def seeds_of_methods(results: Results) -> str:
+    """How many trainings each method has: "PPO 5, RLOO 3"."""
+    return ", ".join(f"{title(method)} {count}" for method, count in results.seeds.items() if "+" not in method)

@@ -11,6 +11,7 @@ from bon.intervals import Interval
 from suite.evaluation import Row, Study, curve_rows, write_rows
 from suite.findings import Overoptimisation, as_json, best_of_n_overoptimisation, sentences
 from suite.manifest import write_json
+from suite.rounding import rounded
 from suite.studies.over_seeds import (
     Measured,
     compared_over_seeds,
@@ -41,7 +42,7 @@ def rebuild(folder: Path, name: str, stored: Stored) -> None:
         rows += [row for found in group for row in rows_of_training(study, found)]
         rows += rows_over_seeds(group)
     write_rows(rows, folder / "metrics.csv")
-    write_json(folder / "findings.json", {"study": name, **_findings(study, stored, groups)})
+    write_json(folder / "findings.json", rounded({"study": name, **_findings(study, stored, groups)}))
 
 
 def _findings(study: Study, stored: Stored, groups: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:

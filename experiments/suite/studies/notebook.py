@@ -20,6 +20,7 @@ from bon.estimators import best_of_n_mean
 from bon.intervals import paired_difference
 from suite.evaluation import Row, Study, named, write_rows
 from suite.manifest import write_json
+from suite.rounding import rounded
 from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.protocols import Detection, detection
 from suite.studies.schema import NotebookConfig, ReproduceConfig
@@ -52,7 +53,7 @@ def rebuild(folder: Path) -> None:
         "wrong_label": wrong,
         "sentences": [*(_sentence(found, settings.protocol_prompts) for found in detections), _wrong_sentence(wrong)],
     }
-    write_json(folder / "findings.json", found)
+    write_json(folder / "findings.json", rounded(found))
 
 
 def protocol_rows(study: Study, stored: Stored) -> Iterator[Row]:

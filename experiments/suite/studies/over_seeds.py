@@ -163,11 +163,14 @@ def final_policies(study: Study, groups: Sequence[Sequence[Measured]]) -> Traini
 
 
 def equal_kl(study: Study, kl: Array, gold: Array) -> dict[float, Interval]:
-    """Gold reward of best-of-n (at its upper bound) minus that of trainings whose KL and gold are [S, P, K]."""
+    """Gold reward of best-of-n (at its upper bound) minus that of trainings whose KL and gold are [S, P, K], the base first.
+
+    The trainings are read on straight lines between measured policies, and nowhere below the first of them.
+    """
     base = study.base
     curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
     bound = best_of_n_kl_bound(np.arange(1, base.num_candidates + 1))
-    at = common_kls(float(bound[-1]), *kl.mean(1).max(1))
+    at = common_kls(float(bound[-1]), kl.mean(1))
     if not at:
         return {}
     differences = seeds_difference_at(Frontier(bound, curve), Frontier(kl, gold), at)

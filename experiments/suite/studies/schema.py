@@ -43,13 +43,13 @@ class WeakProxyConfig:
     num_prompts: int = 512
     num_candidates: int = 256
     n: int = 8
-    labels: int = 300
+    labels: int = 100
     """Reviews that the proxy learns from; the usual one learns from ten thousand."""
     steps: int = 200
     """Steps of its training."""
     kl_coef: float = 0.02
     updates: int = 64
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
@@ -95,6 +95,8 @@ class ReproduceConfig:
     """Keys of `experiments/reproduce.py`."""
 
     studies: list[str] = field(default_factory=lambda: ["frontier", "weak_proxy", "notebook", "benchmark"])
+    figures: list[str] = field(default_factory=list)
+    """The figures to draw, by name; all unless given."""
     from_scratch: bool = False
     """Run the studies again (also spelt --from-scratch) and compare with what `results` holds."""
     results: str = "results"
