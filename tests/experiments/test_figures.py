@@ -93,7 +93,7 @@ def test_the_bands_are_the_intervals(axes, rows):
 @pytest.mark.parametrize("metric", ["proxy", "gold"])
 def test_reward_against_kl_says_which_kl(axes, rows, metric):
     reward_vs_kl(axes, rows, metric)
-    assert axes.get_xlabel() == "KL to the base policy (nats per response)"
+    assert axes.get_xlabel() == "KL to the base policy (nats)"
     assert axes.get_ylabel() == f"{metric} reward (logit)"
     names = labels(axes)
     assert len(names) == len(set(names)) == 3

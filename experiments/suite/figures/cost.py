@@ -53,7 +53,11 @@ def cost_of(rows: Sequence[Row], method: str, setting: str = "") -> list[float]:
 
 
 def total_cost(
-    axes: Axes, costs: Mapping[str, Costs], worth: Mapping[str, Interval], crossings: Mapping[str, Interval] | None = None
+    axes: Axes,
+    costs: Mapping[str, Costs],
+    worth: Mapping[str, Interval],
+    crossings: Mapping[str, Interval] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Total FLOPs against the number of requests: each tuned policy, best-of-n of equal gold reward, and where they cross.
 
@@ -62,6 +66,7 @@ def total_cost(
         costs: tuned method -> what it costs.
         worth: tuned method -> the n of equal gold reward.
         crossings: tuned method -> the requests at which they cross; from the other two unless given.
+        settings: tuned method -> which of its settings this is, where it was swept.
     """
     for method, cost in costs.items():
         ns = np.arange(1, len(cost.best_of_n) + 1)
@@ -69,7 +74,7 @@ def total_cost(
         crossing = cost.training / max(each - cost.tuned, 1e-300)
         requests = np.geomspace(1, 100 * min(max(crossing, 10.0), 1e9), 200)
         axes.plot(requests, cost.training + requests * cost.tuned, linestyle=line_style(method), color=colour(method),
-                  label=title(method))  # fmt: skip
+                  label=called(method, (settings or {}).get(method, "")))  # fmt: skip
         n = worth[method].value
         equal = f"best-of-{float(n):.3g} (as good)" if np.isfinite(n) else f"best-of-{len(ns)} (not as good)"
         axes.plot(requests, requests * each, "-", color=colour("best_of_n"), label=equal)
@@ -114,7 +119,8 @@ def figure(results: Results) -> Figure:
     panels: list[Panel] = [partial(reward_vs_cost, rows=results.rows, metric="gold")]
     costs, worth, crossings = study_costs(results)
     if costs:
-        panels.append(partial(total_cost, costs=costs, worth=worth, crossings=crossings))
+        shown = {method: middle(settings(results.rows, method)) for method in costs}
+        panels.append(partial(total_cost, costs=costs, worth=worth, crossings=crossings, settings=shown))
     return page(panels, height=3.1)
 
 

@@ -32,7 +32,7 @@ def quality_vs_n(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         axes.plot(more.at, more.value, color=colour(method), linestyle=ON_TOP, label=title(top))
         axes.fill_between(more.at, more.low, more.high, color=colour(method), alpha=0.15, linewidth=0)
     n_axis(axes, best.at)
-    metric_axis(axes, metric)
+    axes.set_ylabel(LABELS[metric])
 
 
 def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
@@ -52,14 +52,8 @@ def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
                 axes.plot([0, its_kl.value[0]], [start.value[0], value.value[0]], ":", color=colour(method), linewidth=0.6)
             error_bars(axes, its_kl, value, method, title(method), line_style(method) if swept else "none")
     kl_axis(axes)
-    axes.set_xlabel("KL to the base policy (nats)")
-    metric_axis(axes, metric)
-
-
-def metric_axis(axes: Axes, metric: str) -> None:
-    """The axis of a metric; perplexity, which runs over decades, is logarithmic."""
     axes.set_ylabel(LABELS[metric])
-    if metric == "perplexity":
+    if metric == "perplexity":  # runs over decades
         axes.set_yscale("log")
 
 

@@ -50,7 +50,7 @@ LABELS = {
     "length": "length (tokens)",
 }
 N_LABEL = "n (candidates a prompt)"
-KL_LABEL = "KL to the base policy (nats per response)"
+KL_LABEL = "KL to the base policy (nats)"
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
