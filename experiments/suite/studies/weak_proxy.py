@@ -19,7 +19,7 @@ from suite.studies.schema import ReproduceConfig, WeakProxyConfig
 from suite.studies.store import load_study
 
 _LAYERS = 2  # of the policy; a judge of few reviews has no use for more
-_FORMAT = 2
+_FORMAT = 3
 #: Beside the proxy: the seconds in which it was taught.
 _SECONDS = "seconds.txt"
 
