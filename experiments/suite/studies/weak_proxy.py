@@ -66,7 +66,15 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
             making = Path(scratch) / "models"
             shutil.copytree(policy, making / "policy")
             recipe = pretraining.PretrainConfig(output=str(making))
-            recipe.proxy.steps, recipe.proxy.warmup_steps = settings.steps, max(settings.steps // 10, 1)
+            recipe.proxy = pretraining.TrainingSettings(
+                steps=settings.steps,
+                batch_size=32,
+                context=128,
+                learning_rate=1e-3,
+                matrix_learning_rate=0.005,
+                warmup_steps=max(settings.steps // 10, 1),
+                seed=1,
+            )
             start = time.perf_counter()
             pretraining.make_labelled_proxy(recipe, splits["proxy"][: settings.labels], _LAYERS)
             (making / _SECONDS).write_text(f"{time.perf_counter() - start:.3f}\n")
