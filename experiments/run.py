@@ -14,6 +14,7 @@ from suite.figures import draw_run
 from suite.findings import as_json
 from suite.manifest import manifest, write_json
 from suite.report import write_report
+from suite.rounding import rounded
 from suite.schema import checked_config, register
 from suite.summary import next_steps, plan, samples, table, verdict
 from suite.tracking import open_tracker
@@ -40,7 +41,7 @@ def main(composed: DictConfig) -> None:
     for method, pool in outcome.pools.items():
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
     write_rows(outcome.rows, folder / "metrics.csv")
-    write_json(folder / "findings.json", as_json(outcome.findings, outcome.overoptimisation))
+    write_json(folder / "findings.json", rounded(as_json(outcome.findings, outcome.overoptimisation)))
     figures = draw_run(folder)
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"

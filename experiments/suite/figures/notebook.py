@@ -15,7 +15,7 @@ from suite.figures.page import StudyFigure, page
 from suite.figures.results import Results
 from suite.figures.series import curve
 from suite.figures.style import LABELS, called, colour, line_style, marker, title
-from suite.figures.words import number
+from suite.figures.words import number, seeds_and_prompts
 
 #: Ends the setting of rows whose best-of-n the winning label's score selected.
 WRONG = " label=winning"
@@ -103,7 +103,7 @@ def caption(results: Results) -> str:
         "TRL's best-of-n notebook done right. Left: share of studies of one draw a prompt that find the difference in gold "
         f"reward significantly and with its sign; the notebook had {few} prompts: {'; '.join(told)}. Right: gold reward where "
         f"the label's logit selects, and where the score of the winning label does, as in the notebook: {values}. Intervals: "
-        "95%, over prompts."
+        f"95%, {seeds_and_prompts(results)}."
     )
 
 
