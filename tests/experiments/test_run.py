@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -12,6 +13,7 @@ from tracked import history, logged_keys, read_offline
 from bon import Candidates
 from suite.baseline_schema import PPOConfig
 from suite.evaluation import read_rows, select
+from suite.figures import draw_run
 from suite.tracking.keys import look_up
 
 PROMPTS, CANDIDATES, UPDATES = 16, 8, 2
@@ -226,6 +228,14 @@ def test_manifest(folder, policy, judges):
     assert set(manifest["seconds"]) == {"base pool", "training", "ppo pools", "evaluation"}
     assert all(seconds >= 0 for seconds in manifest["seconds"].values())
     assert manifest["peak_memory_bytes"] > 1e8
+
+
+def test_figures_come_from_the_files_alone(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("wandb", "figures"))
+    draw_run(copy)
+    drawn = {file.name: file.read_bytes() for file in (copy / "figures").iterdir()}
+    assert drawn == {file.name: file.read_bytes() for file in (folder / "figures").iterdir()}
 
 
 def test_the_summary_is_what_was_shown(first, folder):

@@ -15,7 +15,7 @@ from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
 from suite.figures.results import Results
 from suite.figures.series import over_seeds, over_training, settings, spread
-from suite.figures.studies import loaded
+from suite.figures.studies import checked_names, loaded
 from suite.speeds import Speed, write_csv
 
 SPEEDS = [
@@ -177,16 +177,24 @@ def test_results_of_another_schema(folders, tmp_path):
         draw("frontier", tmp_path)
 
 
-def test_the_frontier_is_drawn_at_the_rows_over_all_seeds(folders, pages):
+@pytest.mark.parametrize(("panel", "metric"), [(0, "proxy"), (1, "gold"), (2, "win_rate")])
+def test_the_frontier_is_drawn_at_the_rows_over_all_seeds(folders, pages, panel, metric):
     results = Results.load("frontier", folders["frontier"])
-    axes = pages["frontier", "reward_vs_kl"].axes[0]
+    axes = pages["frontier", "reward_vs_kl"].axes[panel]
     handles, labels = axes.get_legend_handles_labels()
     points = handles[labels.index("PPO over kl_coef")][0]
     at = {"method": "ppo", "n": 1, "step": 16, "seed": None}
     kl = sorted(row.value for row in select(results.rows, metric="kl", kl_kind="rao_blackwell", **at))
     assert points.get_xdata().tolist() == kl
     assert len(kl) == len(study_folders.SWEPT)
-    assert sorted(points.get_ydata()) == sorted(row.value for row in select(results.rows, metric="gold", **at))
+    assert sorted(points.get_ydata()) == sorted(row.value for row in select(results.rows, metric=metric, **at))
+
+
+def test_names_of_single_figures_go_to_their_studies():
+    assert checked_names(["frontier", "notebook"], []) == {"frontier": None, "notebook": None}
+    assert checked_names(["frontier", "notebook"], ["notebook", "cost"]) == {"frontier": ["cost"], "notebook": ["notebook"]}
+    with pytest.raises(UserError, match=r"figures=cost is not a figure of notebook: there are notebook"):
+        checked_names(["notebook"], ["cost"])
 
 
 def test_levels_are_named_at_their_heights(folders, pages):
