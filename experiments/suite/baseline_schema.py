@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-#: Keys that say how a policy is evaluated, not how it is trained.
-EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every")
+#: Keys that say how a policy is evaluated and kept, not how it is trained.
+EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
 #: What must hold, the key, its value, and what is allowed.
 Rule = tuple[bool, str, Any, str]
 
@@ -63,6 +63,9 @@ class TrainedConfig(BaselineConfig):
     max_grad_norm: float = 1.0
     precision: str = "auto"
     """Of matrix products in training: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
+    resumable: bool = True
+    """Checkpoints hold optimizer and critic too, up to five times the policy's size, and a stopped training goes on from the
+    last one; otherwise it begins anew."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""

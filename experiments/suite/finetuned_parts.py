@@ -22,7 +22,7 @@ from suite.finetuning import Facts, Finetuning, finished, run
 from suite.held_out import held_out_perplexity
 from suite.measures import CROPS, accuracy
 from suite.policies import Policy, choose_device, load_policy
-from suite.precision import mixes
+from suite.precision import mixes, quick_products
 from suite.pretraining import FIRST_JUDGED_TOKEN, language_loss
 from suite.schema import TaskConfig
 from suite.tasks import read_reviews
@@ -51,6 +51,7 @@ def finetune(config: FinetuneConfig, splits: Splits) -> tuple[Path, Facts, bool]
     """
     config.check()
     device = choose_device(config.device)
+    quick_products(device)  # of what is measured; training mixes precisions
     # What is trained are weights in single precision, whatever the policy is sampled in.
     config.policy.dtype = "float32"
     base = load_policy(config.policy, device)
@@ -160,12 +161,14 @@ def _classifier(config: FinetuneConfig, base: Policy, splits: Splits, folder: Pa
             yield training.crops(config.context, generator, config.batch_size)
 
     def loss(crop: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        tokens, labels, inside = (tensor.to(device) for tensor in crop)
-        logits = plain.score(plain.base_model(input_ids=tokens, use_cache=False).last_hidden_state).squeeze(-1).float()
+        tokens, labels, inside = crop
         judged = inside.clone()
         judged[:, :FIRST_JUDGED_TOKEN] = False
-        targets = labels[:, None].expand_as(logits).float()
-        return F.binary_cross_entropy_with_logits(logits[judged], targets[judged])
+        # Chosen on the CPU: a GPU would stop to tell how many there are.
+        places, targets = judged.flatten().nonzero().squeeze(1), labels[:, None].expand_as(tokens)[judged].float()
+        hidden = plain.base_model(input_ids=tokens.to(device), use_cache=False).last_hidden_state
+        logits = plain.score(hidden).squeeze(-1).float()
+        return F.binary_cross_entropy_with_logits(logits.flatten()[places.to(device)], targets.to(device))
 
     def measure() -> dict[str, float]:
         lengths = [length for length in CROPS if length <= config.context]

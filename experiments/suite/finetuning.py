@@ -25,6 +25,8 @@ from suite.precision import autocast
 from suite.whole_folder import whole_folder
 
 _FACTS, _LOG = "training.json", "training.jsonl"
+#: Steps between two looks at losses and norms. A look makes a GPU's queue run empty.
+_LOOKS_EVERY = 10
 Facts = dict[str, Any]
 
 
@@ -89,6 +91,7 @@ def run(training: Finetuning, save: Callable[[Path], None]) -> Facts:
         facts = {"settings": training.described, "before": training.measure(), "seconds": 0.0}
         log = []
     done, begin = len(log), time.perf_counter() - facts["seconds"]
+    unread: list[tuple[int, float, torch.Tensor, torch.Tensor]] = []  # step, learning rate, loss, norm of the gradient
     bar = tqdm(total=config.steps, initial=done, desc=f"fine-tuning ({config.part})", unit="step", disable=None)
     with bar:
         for step, batch in enumerate(islice(training.batches, done, config.steps), done + 1):
@@ -97,15 +100,19 @@ def run(training: Finetuning, save: Callable[[Path], None]) -> Facts:
                 loss = training.loss(batch)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(trained.values(), config.max_grad_norm)
-            rate = scheduler.get_last_lr()[0]
+            rate = float(scheduler.get_last_lr()[0])
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-            log.append({"step": step, "loss": loss.item(), "grad_norm": norm.item(), "lr": rate})
-            facts["seconds"] = time.perf_counter() - begin
+            unread.append((step, rate, loss.detach(), norm))
             bar.update()
-            bar.set_postfix(loss=f"{log[-1]['loss']:.3f}")
-            if step % config.checkpoint_every == 0 and step < config.steps:
+            keeps = step % config.checkpoint_every == 0 and step < config.steps
+            if keeps or step % _LOOKS_EVERY == 0 or step == config.steps:
+                log += [{"step": at, "loss": x.item(), "grad_norm": y.item(), "lr": lr} for at, lr, x, y in unread]
+                unread.clear()
+                facts["seconds"] = time.perf_counter() - begin
+                bar.set_postfix(loss=f"{log[-1]['loss']:.3f}")
+            if keeps:
                 _keep(kept, facts, log, trained, optimizer, scheduler)
     facts["after"] = training.measure()
     with whole_folder(folder) as temporary:

@@ -30,6 +30,14 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def _version(package: str) -> str | None:
+    """None where it is not installed: no run needs every one of them."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def manifest(**facts: Any) -> dict[str, Any]:
     """The facts of this run with those of the machine and the code."""
     # Results that a run writes are no change of what made them.
@@ -37,7 +45,7 @@ def manifest(**facts: Any) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "git": {"sha": _git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)},
-        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "machine": {
             "system": platform.platform(),
             "processor": platform.processor(),

@@ -62,6 +62,15 @@ def autocast(device: torch.device, precision: str = "auto") -> contextlib.Abstra
     return torch.autocast(device.type, torch.bfloat16) if mixes(device, precision) else contextlib.nullcontext()
 
 
+def quick_products(device: torch.device) -> None:
+    """From now on a GPU multiplies matrices of single precision in TF32, ten bits of each factor: eight times as fast.
+
+    Sums and what is stored keep single precision. Rewards move by a thousandth; they are none of the models that are sampled.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+
+
 @contextlib.contextmanager
 def trainers_mix(device: torch.device, precision: str = "auto") -> Iterator[None]:
     """TRL's trainers that are made inside mix precisions where `mixes` says so.

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monke
     critics = [load_file(t.checkpoints[4] / "critic.safetensors") for t in (resumed, whole)]
     assert same_weights(*critics)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [f"checkpoint-{update:06d}" for update in (1, 2, 4)]
+
+
+def test_without_what_it_takes_to_go_on_a_stopped_training_begins_anew(two_updates, make_task, tmp_path):
+    light = train(make_task(tmp_path, resumable=False))
+    assert not {path.name for path in tmp_path.rglob("*")} & {"critic.safetensors", "optimizer.pt"}
+    assert numbers(light.log) == numbers(two_updates.log)
+    assert same_weights(weights(light), weights(two_updates))
+    assert train(make_task(tmp_path, resumable=False)).reused
+    shutil.rmtree(light.checkpoints[2])
+    again = train(make_task(tmp_path, resumable=False))
+    assert not again.reused
+    assert again.log[0]["seconds"] != light.log[0]["seconds"]  # the first update too is run again
+    assert numbers(again.log) == numbers(light.log)
 
 
 def test_both_critics_start_from_the_same_roll_outs(two_updates, make_task, tmp_path):

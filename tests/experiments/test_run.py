@@ -14,6 +14,7 @@ from bon import Candidates
 from suite.baseline_schema import PPOConfig
 from suite.evaluation import read_rows, select
 from suite.figures import draw_run
+from suite.manifest import manifest
 from suite.tracking.keys import look_up
 
 PROMPTS, CANDIDATES, UPDATES = 16, 8, 2
@@ -213,21 +214,28 @@ def test_config(folder, models):
 
 
 def test_manifest(folder, policy, judges):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert re.fullmatch("[0-9a-f]{40}", manifest["git"]["sha"])
-    assert isinstance(manifest["git"]["dirty"], bool)
-    assert {"python", "torch", "transformers", "trl", "numpy", "wandb"} <= set(manifest["versions"])
-    assert manifest["versions"]["trl"] == "1.12.0"
-    assert manifest["device"] == "cpu" or manifest["device"].startswith("cuda")
-    assert manifest["seed"] == 0
+    told = json.loads((folder / "manifest.json").read_text())
+    assert re.fullmatch("[0-9a-f]{40}", told["git"]["sha"])
+    assert isinstance(told["git"]["dirty"], bool)
+    assert {"python", "torch", "transformers", "trl", "numpy", "wandb"} <= set(told["versions"])
+    assert told["versions"]["trl"] == "1.12.0"
+    assert told["device"] == "cpu" or told["device"].startswith("cuda")
+    assert told["seed"] == 0
     of_policy = {"sha256": policy.digest, "parameters": policy.parameters, "revision": None}
-    assert manifest["models"]["policy"] == {**of_policy, "source": policy.folder}
+    assert told["models"]["policy"] == {**of_policy, "source": policy.folder}
     for name, judge in judges.items():
-        assert manifest["models"][name]["sha256"] == judge.digest
-    assert len(manifest["data"]["sha256"]) == 64
-    assert set(manifest["seconds"]) == {"base pool", "training", "ppo pools", "evaluation"}
-    assert all(seconds >= 0 for seconds in manifest["seconds"].values())
-    assert manifest["peak_memory_bytes"] > 1e8
+        assert told["models"][name]["sha256"] == judge.digest
+    assert len(told["data"]["sha256"]) == 64
+    assert set(told["seconds"]) == {"base pool", "training", "ppo pools", "evaluation"}
+    assert all(seconds >= 0 for seconds in told["seconds"].values())
+    assert told["peak_memory_bytes"] > 1e8
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr("suite.manifest._PACKAGES", ("torch", "no-such-package"))
+    versions = manifest()["versions"]
+    assert versions["no-such-package"] is None
+    assert versions["torch"] is not None
 
 
 def test_figures_come_from_the_files_alone(folder, tmp_path):

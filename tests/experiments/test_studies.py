@@ -65,6 +65,8 @@ def world(tmp_path_factory, models, some_reviews, fewer_splits):
 def first(world):
     """The studies, made for the first time: (their folder, the configuration, what was drawn, what disagreed)."""
     folder, config = world
+    (folder / "results" / "frontier").mkdir(parents=True)
+    (folder / "results" / "frontier" / "README.md").write_text("by hand")
     drawn = []
     found = reproduce(config, lambda study, where: drawn.append((study, where)) or [], lambda: drawn.append("readme"))
     return folder / "results", config, drawn, found
@@ -82,6 +84,7 @@ def test_a_first_time_puts_every_study_into_results(first):
         "bon_sft-seed0", "bon_sft-seed1",
     }  # fmt: skip
     assert list((results / "frontier").parent.glob(".*")) == []
+    assert (results / "frontier" / "README.md").read_text() == "by hand"
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def folders(tmp_path_factory):
     (made / "benchmark").mkdir()
     write_csv(SPEEDS, made / "benchmark" / "speed.csv")
     kinds = ("frontier", "weak_proxy", "notebook")
-    return {**{name: getattr(study_folders, name)(made / name) for name in kinds}, "benchmark": made / "benchmark"}
+    made_of = {name: getattr(study_folders, name)(made / name) for name in kinds}
+    return {**made_of, "smollm2": study_folders.frontier(made / "smollm2"), "benchmark": made / "benchmark"}
 
 
 @pytest.fixture(scope="module")

@@ -50,9 +50,10 @@ class Checkpoints(TrainerCallback):
         temporary = Path(tempfile.mkdtemp(dir=self.task.folder, prefix=".writing-"))
         self.policy.save_pretrained(temporary)
         self.task.policy.tokenizer.save_pretrained(temporary)
-        if self.critic is not None:
-            save_file(self.critic.state_dict(), temporary / "critic.safetensors")
-        torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
+        if getattr(self.task.config, "resumable", True):
+            if self.critic is not None:
+                save_file(self.critic.state_dict(), temporary / "critic.safetensors")
+            torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
         (temporary / "task.json").write_text(json.dumps(described(self.task), indent=1, sort_keys=True) + "\n")
         (temporary / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.log))
         temporary.chmod(0o755)

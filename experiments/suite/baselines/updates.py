@@ -45,7 +45,7 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
     for checkpoint in sorted(task.folder.glob("checkpoint-*")):
         check_same_task(checkpoint, task)
     steps = checkpoint_updates(config)
-    done = [update for update in steps if (checkpoint_folder(task.folder, update) / "updates.jsonl").is_file()]
+    done = [update for update in steps if _goes_on(checkpoint_folder(task.folder, update), update == config.updates)]
     newest = processes.as_first(done[-1] if done else 0)
     reused = newest == config.updates
     if not reused:
@@ -62,6 +62,11 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
         reused=reused,
         **{name: sum(row[name] for row in log) for name in SPENT},
     )
+
+
+def _goes_on(checkpoint: Path, last: bool) -> bool:
+    """Whether there is a checkpoint that training can go on from, or the last one, from which it need not."""
+    return (checkpoint / "updates.jsonl").is_file() and (last or (checkpoint / "optimizer.pt").is_file())
 
 
 def batch(seed: int, update: int, prompts: int, batch_size: int) -> np.ndarray:

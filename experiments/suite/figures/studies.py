@@ -21,18 +21,20 @@ from suite.figures.speed import SPEED
 from suite.figures.style import styled
 from suite.speeds import read_csv
 
+_AGAINST_TRAINED: dict[str, StudyFigure] = {
+    "reward_vs_n": REWARD_VS_N,
+    "reward_vs_kl": REWARD_VS_KL,
+    "equal_kl": EQUAL_KL,
+    "cost": COST,
+    "quality": QUALITY,
+    "reward_distribution": REWARD_DISTRIBUTION,
+}
 FIGURES: dict[str, dict[str, StudyFigure]] = {
-    "frontier": {
-        "reward_vs_n": REWARD_VS_N,
-        "reward_vs_kl": REWARD_VS_KL,
-        "equal_kl": EQUAL_KL,
-        "cost": COST,
-        "quality": QUALITY,
-        "reward_distribution": REWARD_DISTRIBUTION,
-    },
+    "frontier": _AGAINST_TRAINED,
     "weak_proxy": {"overoptimisation": OVEROPTIMISATION},
     "notebook": {"notebook": NOTEBOOK},
     "benchmark": {"speed": SPEED},
+    "smollm2": _AGAINST_TRAINED,
 }
 
 

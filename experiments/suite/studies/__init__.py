@@ -8,8 +8,8 @@ from typing import Protocol, cast
 
 from suite.studies.schema import ReproduceConfig
 
-#: The modules here that are studies, in the order in which they run.
-STUDIES = ("frontier", "weak_proxy", "notebook", "benchmark")
+#: The modules here that are studies, in the order in which they run. `smollm2` runs where it is asked for: it takes a GPU.
+STUDIES = ("frontier", "weak_proxy", "notebook", "benchmark", "smollm2")
 
 
 class StudyModule(Protocol):

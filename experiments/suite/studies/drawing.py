@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from suite.baselines import train
-from suite.command import located
-from suite.comparison import checkpoint_pools, model_facts, pool_maker, prepare, training_task
+from suite.comparison import model_facts, pool_maker, prepare
 from suite.cost import flops_per_token
 from suite.manifest import manifest
 from suite.pools import seconds_spent
 from suite.schema import RunConfig, checked_config
 from suite.studies.composing import composed
 from suite.studies.schema import ReproduceConfig
-from suite.studies.store import Trained, save_base, save_facts, save_trained
-
-#: A setting, as in the rows, and the run that belongs to it.
-Run = tuple[str, RunConfig]
+from suite.studies.store import save_base, save_facts, save_trained
+from suite.studies.workers import Run, trainings
 
 
 class Sizes(Protocol):
@@ -47,7 +42,12 @@ def run_config(*overrides: str) -> RunConfig:
 
 
 def draw(
-    study: str, folder: Path, settings: Any, runs: Sequence[Run], spent_before: Mapping[str, float] | None = None
+    study: str,
+    folder: Path,
+    settings: Any,
+    runs: Sequence[Run],
+    spent_before: Mapping[str, float] | None = None,
+    workers: int = 1,
 ) -> None:
     """Draw, train and store; what the cache holds is read from there.
 
@@ -59,6 +59,7 @@ def draw(
         settings: its own keys.
         runs: a run for each training; they differ in baseline and seed alone.
         spent_before: seconds of what the study has made itself, by name.
+        workers: trainings at a time.
 
     Raises:
         UserError: data or models are missing, or too few prompts.
@@ -73,29 +74,20 @@ def draw(
     (folder / "manifest.json").unlink(missing_ok=True)  # what follows is incomplete until there is a new one
     print(f"{study}: {len(runs)} trainings, {first.num_prompts} prompts", flush=True)
     maker = pool_maker(comparison)
-    with comparison.timed("base pool") as spent:
-        base = maker.pool(comparison.policy, first.num_candidates, 0)
-        spent(seconds_spent(base))
-    save_base(folder, base)
-    trainings = []
-    for done, (setting, config) in enumerate(runs, 1):
+    done = []
+    with trainings(comparison, runs, workers) as under_way:
+        with comparison.timed("base pool") as spent:
+            base = maker.pool(comparison.policy, first.num_candidates, 0)
+            spent(seconds_spent(base))
+        save_base(folder, base)
         start = time.perf_counter()
-        trained = _trained(replace(comparison, config=config), setting)
-        save_trained(folder, trained)
-        trainings.append(trained)
-        print(f"{study}: {done} of {len(runs)}, {trained.name}, {time.perf_counter() - start:.0f} s", flush=True)
-    facts = manifest(**model_facts(comparison), seconds=comparison.seconds, flops_per_token={
+        for trained in under_way:
+            save_trained(folder, trained)
+            done.append(trained)
+            print(f"{study}: {len(done)} of {len(runs)}, {trained.name}, {time.perf_counter() - start:.0f} s", flush=True)
+            start = time.perf_counter()
+    facts = manifest(**model_facts(comparison), workers=workers, seconds=comparison.seconds, flops_per_token={
         "policy": flops_per_token(comparison.policy.model),
         "proxy": flops_per_token(comparison.judges["proxy"].reward.model),
     })  # fmt: skip
-    save_facts(folder, study, settings, first, trainings, facts)
-
-
-def _trained(comparison: Any, setting: str) -> Trained:
-    config: RunConfig = comparison.config
-    with comparison.timed(f"{config.baseline.name} training") as spent:
-        training = train(training_task(comparison, located(config.cache)))
-        spent(training.seconds)
-    pools = {step: pool for step, _, pool in checkpoint_pools(comparison, pool_maker(comparison), training)}
-    cost = training.tokens, training.flops, training.seconds, training.reward_tokens
-    return Trained(config.baseline.name, setting, config.seed, pools, *cost)
+    save_facts(folder, study, settings, first, done, facts)

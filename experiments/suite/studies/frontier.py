@@ -24,7 +24,7 @@ def run(config: ReproduceConfig, folder: Path) -> None:
         for other in settings.others
         for seed in settings.other_seeds
     ]
-    draw("frontier", folder, settings, runs)
+    draw("frontier", folder, settings, runs, workers=config.workers)
 
 
 def rebuild(folder: Path) -> None:

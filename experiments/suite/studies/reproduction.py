@@ -31,7 +31,7 @@ def reproduce(
         UserError: what a study needs is missing, of another schema, or damaged.
     """
     results = located(config.results)
-    kept = [name for name in config.studies if not config.from_scratch or (results / name).exists()]
+    kept = [name for name in config.studies if not config.from_scratch or (results / name / "manifest.json").exists()]
     for name in kept:
         _rebuild(name, results / name, draw)
     found: dict[str, list[str]] = {name: [] for name in config.studies}
@@ -76,12 +76,15 @@ def _compared(name: str, again: Path, committed: Path) -> list[str]:
 
 
 def _install(again: Path, folder: Path) -> None:
-    """The first results of a study, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """The first results of a study, whole or not at all: beside what else the folder holds, the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         copy = Path(scratch) / folder.name
         shutil.copytree(again, copy)
-        copy.rename(folder)
+        for part in sorted(copy.iterdir(), key=lambda part: part.name == "manifest.json"):
+            if (folder / part.name).is_dir():
+                shutil.rmtree(folder / part.name)
+            part.replace(folder / part.name)
 
 
 def _duration(seconds: float) -> str:

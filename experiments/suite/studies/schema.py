@@ -91,6 +91,31 @@ class NotebookConfig:
 
 
 @dataclass
+class SmolLM2Config:
+    """SmolLM2-135M: best-of-n against PPO at three KL coefficients. It takes a GPU, and `experiments/finetune.py` before."""
+
+    num_prompts: int = 512
+    num_candidates: int = 256
+    n: int = 8
+    kl_coefs: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.3])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    learning_rate: float = 7e-5
+    updates: int = 48
+    checkpoint_every: int = 16
+    policy: str = "smollm2_imdb"
+    """A choice of `conf/policy`."""
+    reward: str = "smollm2"
+    """A choice of `conf/reward`."""
+
+    def rules(self) -> list[Rule]:
+        """What must hold before anything is loaded."""
+        return [
+            *_listed("smollm2.kl_coefs", self.kl_coefs, 1, 0),
+            *_listed("smollm2.seeds", self.seeds, 2, 0),
+        ]
+
+
+@dataclass
 class ReproduceConfig:
     """Keys of `experiments/reproduce.py`."""
 
@@ -103,11 +128,14 @@ class ReproduceConfig:
     output: str = "cache/reproduced"
     """Where studies that are run again leave their files."""
     cache: str = "cache"
+    workers: int = 1
+    """Trainings at a time, each in a process of its own."""
     overrides: list[str] = field(default_factory=list)
     """Keys of `experiments/run.py` for every run of every study, as on its command line."""
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
     weak_proxy: WeakProxyConfig = field(default_factory=WeakProxyConfig)
     notebook: NotebookConfig = field(default_factory=NotebookConfig)
+    smollm2: SmolLM2Config = field(default_factory=SmolLM2Config)
 
     def check(self) -> None:
         """Everything that can be known to be wrong before anything is read.
@@ -120,8 +148,8 @@ class ReproduceConfig:
         for name in self.studies:
             if name not in STUDIES:
                 raise UserError(f"studies={name} is not a study: there are {', '.join(STUDIES)}")
-        rules = _listed("studies", self.studies, 1)
-        for section in (self.frontier, self.weak_proxy, self.notebook):
+        rules = [*_listed("studies", self.studies, 1), (self.workers >= 1, "workers", self.workers, "at least 1")]
+        for section in (self.frontier, self.weak_proxy, self.notebook, self.smollm2):
             rules += section.rules()
         for holds, key, value, allowed in rules:
             if not holds:

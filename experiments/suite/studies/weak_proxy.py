@@ -36,7 +36,8 @@ def run(config: ReproduceConfig, folder: Path) -> None:
     proxy = weak_proxy(run_config(*shared), settings)
     judged = (*shared, f"reward.proxy.path={proxy}", "reward.proxy.label=POSITIVE")
     runs = [("", run_config(*judged, f"seed={seed}")) for seed in settings.seeds]
-    draw("weak_proxy", folder, settings, runs, {"weak proxy": float((proxy.parent / _SECONDS).read_text())})
+    spent = {"weak proxy": float((proxy.parent / _SECONDS).read_text())}
+    draw("weak_proxy", folder, settings, runs, spent, config.workers)
 
 
 def rebuild(folder: Path) -> None:

@@ -1,0 +1,70 @@
+"""The trainings of a study, one after the other in this process or several at a time in processes of their own.
+
+What a training gives depends on its configuration alone, not on who runs it; checkpoints and pools are cached as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+from suite.baselines import train
+from suite.command import located
+from suite.comparison import Comparison, checkpoint_pools, pool_maker, prepare, training_task
+from suite.schema import RunConfig
+from suite.studies.store import Trained
+
+#: A setting, as in the rows, and the run that belongs to it.
+Run = tuple[str, RunConfig]
+#: What a worker has loaded; empty before its first training.
+_loaded: list[Comparison] = []
+
+
+@contextlib.contextmanager
+def trainings(comparison: Comparison, runs: Sequence[Run], workers: int) -> Iterator[Iterator[Trained]]:
+    """The trainings in the order of `runs`; with several workers they begin at once, while the caller does other work.
+
+    Args:
+        comparison: prepared for the first run; it counts the seconds, those of all processes added up.
+        runs: they differ in baseline and seed alone.
+        workers: how many at a time.
+    """
+    if workers == 1:
+        yield (_trained(replace(comparison, config=config), setting) for setting, config in runs)
+        return
+    first = comparison.config
+    with ProcessPoolExecutor(min(workers, len(runs)), multiprocessing.get_context("spawn")) as executor:
+        futures = [executor.submit(_in_worker, first, setting, config) for setting, config in runs]
+
+        def collected() -> Iterator[Trained]:
+            for future in futures:
+                trained, seconds = future.result()
+                for stage, spent in seconds.items():
+                    comparison.seconds[stage] = comparison.seconds.get(stage, 0.0) + spent
+                yield trained
+
+        try:
+            yield collected()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _in_worker(first: RunConfig, setting: str, config: RunConfig) -> tuple[Trained, dict[str, float]]:
+    if not _loaded:
+        _loaded.append(prepare(first))
+    comparison = replace(_loaded[0], config=config, seconds={})
+    return _trained(comparison, setting), comparison.seconds
+
+
+def _trained(comparison: Comparison, setting: str) -> Trained:
+    config = comparison.config
+    with comparison.timed(f"{config.baseline.name} training") as spent:
+        training = train(training_task(comparison, located(config.cache)))
+        spent(training.seconds)
+    pools = {step: pool for step, _, pool in checkpoint_pools(comparison, pool_maker(comparison), training)}
+    cost = training.tokens, training.flops, training.seconds, training.reward_tokens
+    return Trained(config.baseline.name, setting, config.seed, pools, *cost)
