@@ -31,6 +31,8 @@ class FinetuneConfig:
     """After the warm-up; it falls to zero in a straight line."""
     warmup_steps: int = 50
     max_grad_norm: float = 1.0
+    precision: str = "auto"
+    """Of matrix products: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
     lora_rank: int = 0
     """Rank of the adapters that are trained in place of the weights, and merged into them at the end; 0: all weights."""
     layers: int = 6
@@ -53,6 +55,7 @@ class FinetuneConfig:
         positive = ("steps", "batch_size", "warmup_steps", "layers", "checkpoint_every", "held_out_windows", "held_out_crops")
         rules: list[Rule] = [
             (self.part in PARTS, "part", self.part, "policy, proxy or gold"),
+            (self.precision in ("auto", "float32", "bfloat16"), "precision", self.precision, "auto, float32 or bfloat16"),
             (self.seed >= 0, "seed", self.seed, "at least 0"),
             *((getattr(self, key) >= 1, key, getattr(self, key), "at least 1") for key in positive),
             (self.context >= 16, "context", self.context, "at least 16"),

@@ -51,6 +51,7 @@ def finetune(config: FinetuneConfig, splits: Splits) -> tuple[Path, Facts, bool]
     """
     config.check()
     device = choose_device(config.device)
+    mixes(device, config.precision, "precision")  # refuses what the device cannot do
     quick_products(device)  # of what is measured; training mixes precisions
     # What is trained are weights in single precision, whatever the policy is sampled in.
     config.policy.dtype = "float32"
@@ -71,14 +72,14 @@ def finetune(config: FinetuneConfig, splits: Splits) -> tuple[Path, Facts, bool]
 
 def _described(config: FinetuneConfig, base: Policy) -> Facts:
     """All that determines the result, as JSON has it."""
-    elsewhere = ("output", "device", "checkpoint_every", "policy", "task")
+    elsewhere = ("output", "device", "precision", "checkpoint_every", "policy", "task")
     settings = {key: value for key, value in asdict(config).items() if key not in elsewhere}
     if config.part == "policy":
         del settings["layers"], settings["held_out_crops"]
     else:
         del settings["held_out_windows"]
     data = {f"task.{key}": value for key, value in asdict(config.task).items() if key in ("source", "path", "revision")}
-    return {**settings, **data, "base": base.digest, "mixed": mixes(base.model.device)}
+    return {**settings, **data, "base": base.digest, "mixed": mixes(base.model.device, config.precision)}
 
 
 def adapted(model: Any, rank: int, task: str) -> Any:

@@ -96,7 +96,7 @@ def run(training: Finetuning, save: Callable[[Path], None]) -> Facts:
     with bar:
         for step, batch in enumerate(islice(training.batches, done, config.steps), done + 1):
             device = next(iter(trained.values())).device
-            with autocast(device):
+            with autocast(device, config.precision):
                 loss = training.loss(batch)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(trained.values(), config.max_grad_norm)

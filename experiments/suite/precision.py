@@ -36,11 +36,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def mixes(device: torch.device, precision: str = "auto") -> bool:
+def mixes(device: torch.device, precision: str = "auto", key: str = "baseline.precision") -> bool:
     """Whether training on the device computes in bfloat16 beside weights in single precision.
 
     `auto`: on GPUs that have it. CPUs that have it are faster with it too, but what comes of a training would depend on the
-    CPU: there it is asked for by its name.
+    CPU: there it is asked for by its name, which `key` gives.
 
     Raises:
         UserError: bfloat16 is asked for on a device without it.
@@ -48,7 +48,7 @@ def mixes(device: torch.device, precision: str = "auto") -> bool:
     if precision == "auto":
         return device.type == "cuda" and has_bfloat16(device)
     if precision == "bfloat16" and not has_bfloat16(device):
-        raise UserError(f"baseline.precision=bfloat16: this {device.type} has no units for it; use baseline.precision=float32")
+        raise UserError(f"{key}=bfloat16: this {device.type} has no units for it; use {key}=float32")
     return precision == "bfloat16"
 
 

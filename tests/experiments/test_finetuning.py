@@ -175,6 +175,7 @@ def test_few_steps_tokenize_few_reviews(settings, fewer_splits, monkeypatch):
         ({"part": "critic"}, r"part=critic is not allowed: must be policy, proxy or gold"),
         ({"steps": 0}, r"steps=0 is not allowed: must be at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate=0.0 is not allowed"),
+        ({"precision": "half"}, r"precision=half is not allowed: must be auto, float32 or bfloat16"),
         ({"lora_rank": -1}, r"lora_rank=-1 is not allowed: must be at least 0"),
         ({"context": 8}, r"context=8 is not allowed: must be at least 16"),
         ({"context": 1000}, r"context=1000 is not allowed: must be at most 256, the policy's own"),
@@ -185,6 +186,21 @@ def test_what_cannot_be_done(settings, fewer_splits, tmp_path, changes, named):
     with pytest.raises(UserError, match=named):
         finetune(settings(**changes), fewer_splits)
     assert not (tmp_path / "out").exists()
+
+
+def test_bfloat16_where_it_is_asked_for(settings, fewer_splits, tmp_path, monkeypatch):
+    monkeypatch.setattr("suite.precision.has_bfloat16", lambda device: False)
+    with pytest.raises(UserError, match=r"precision=bfloat16: this cpu has no units for it; use precision=float32"):
+        finetune(settings(precision="bfloat16"), fewer_splits)
+    monkeypatch.setattr("suite.precision.has_bfloat16", lambda device: True)
+    single, facts, _ = finetune(settings(output=str(tmp_path / "single")), fewer_splits)
+    halved, mixed, _ = finetune(settings(precision="bfloat16"), fewer_splits)
+    assert (facts["settings"]["mixed"], mixed["settings"]["mixed"]) == (False, True)
+    name = "transformer.wte.weight"
+    a, b = weights(single)[name], weights(halved)[name]
+    assert b.dtype == torch.float32
+    assert not torch.equal(a, b)
+    assert mixed["after"]["perplexity per token"] == pytest.approx(facts["after"]["perplexity per token"], rel=0.02)
 
 
 def test_adapters_without_their_package(settings, monkeypatch):

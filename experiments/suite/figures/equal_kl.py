@@ -53,7 +53,7 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
         )
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.set_xlabel("KL to the base policy (nats per response)")
+    axes.set_xlabel("KL to the base policy (nats)")
     axes.set_ylabel("gold reward, best-of-n\nminus trained policy")
 
 
