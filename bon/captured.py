@@ -21,7 +21,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 _log = logging.getLogger(__name__)
 
@@ -283,6 +282,8 @@ def _no_collection() -> Iterator[None]:
 @contextmanager
 def _fewer_kernels(model: Any) -> Iterator[None]:
     """The same mathematics for one query a row, in fewer and smaller kernels; results agree to rounding."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # only here: it imports half of transformers, and scipy
+
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]))
         plain = ALL_ATTENTION_FUNCTIONS["sdpa"]

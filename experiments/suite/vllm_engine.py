@@ -95,6 +95,7 @@ def gathered(recipe: Recipe, unit: Unit, responses: Sequence[Sequence[int]], sec
         "dtype": str(model.dtype).removeprefix("torch."),
         "tokens": int(lengths.sum()),
         "seconds": float(seconds),
+        "steps": "vllm",
     }
     pool = Candidates(prompts, unit.prompts, texts, token_ids, lengths, unknown, unknown, metadata=metadata)
     raw = sequence_logprobs(model, pool)

@@ -44,10 +44,10 @@ def test_keys_of_real_reviews_are_uniform(splits):
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        (0.0, "proxy"),
-        (0.41 - 1e-9, "proxy"),
-        (0.41 + 1e-9, "gold"),
-        (0.82 - 1e-9, "gold"),
+        (0.0, "gold"),
+        (0.41 - 1e-9, "gold"),
+        (0.41 + 1e-9, "proxy"),
+        (0.82 - 1e-9, "proxy"),
         (0.82 + 1e-9, "ppo"),
         (0.88 - 1e-9, "ppo"),
         (0.88 + 1e-9, "evaluation"),

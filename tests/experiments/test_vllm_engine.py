@@ -85,7 +85,7 @@ def test_responses_become_the_pool_that_drew_them(recipe, unit):
     assert pool.logprobs == pytest.approx(drawn.logprobs, abs=1e-4)
     assert pool.raw_logprobs == pytest.approx(drawn.raw_logprobs, abs=1e-4)
     assert np.abs(pool.logprobs - pool.raw_logprobs).max() > 0.1
-    assert pool.metadata == {**drawn.metadata, "seconds": 2.5}
+    assert pool.metadata == {**drawn.metadata, "seconds": 2.5, "steps": "vllm"}
     scored = recipe.scored(unit, pool)
     assert scored.scores["proxy"] == pytest.approx(recipe.scored(unit, drawn).scores["proxy"], abs=1e-5)
     with pytest.raises(RuntimeError, match="11 responses for a shard of 3 x 4"):

@@ -55,7 +55,7 @@ def test_two_workers_do_what_one_process_does(config):
                 np.testing.assert_array_equal(a.pools[step].scores[score], b.pools[step].scores[score])
     facts = json.loads((folder / "together" / "manifest.json").read_text())
     assert facts["workers"] == 2
-    assert facts["seconds"]["ppo training"] == pytest.approx(sum(t.seconds for t in two.trained), rel=0.2)
+    assert facts["seconds"]["ppo training"] >= sum(t.seconds for t in two.trained)  # of both workers, imports included
     assert not list((folder / "cache").rglob("optimizer.pt"))
     (gold,) = select(read_rows(folder / "together" / "metrics.csv"), method="ppo", setting="kl_coef=0.5", seed=None, step=3,
                      n=1, metric="gold")  # fmt: skip
