@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
+from torch.nn.functional import rms_norm
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
+
+from bon.attention import single_queries
 
 _log = logging.getLogger(__name__)
 
@@ -282,41 +284,14 @@ def _no_collection() -> Iterator[None]:
 @contextmanager
 def _fewer_kernels(model: Any) -> Iterator[None]:
     """The same mathematics for one query a row, in fewer and smaller kernels; results agree to rounding."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # only here: it imports half of transformers, and scipy
-
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]))
-        plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        stack.callback(ALL_ATTENTION_FUNCTIONS.__setitem__, "sdpa", plain)
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = functools.partial(_grouped_attention, plain)
+        stack.enter_context(single_queries())
         for module in model.modules():
             if type(module).__name__ in _RMS_NORMS and "forward" not in vars(module):
                 module.forward = functools.partial(_fused_norm, module)
                 stack.callback(delattr, module, "forward")
         yield
-
-
-def _grouped_attention(
-    plain: Any,
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, Any]:
-    """Attention of one query [R, H, 1, D] over keys [R, G, T, D]: the H / G heads of a group are its queries.
-
-    So keys and values are read where they are, instead of being repeated for every head.
-    """
-    if query.shape[2] != 1 or attention_mask is None or kwargs.get("softcap") or kwargs.get("position_bias") is not None:
-        return plain(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    rows, heads, _, width = query.shape
-    grouped = query.reshape(rows, key.shape[1], -1, width)
-    attended = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
-    return attended.reshape(rows, 1, heads, value.shape[3]), None
 
 
 def _fused_norm(module: Any, hidden_states: torch.Tensor) -> torch.Tensor:

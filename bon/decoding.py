@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
+from bon.attention import single_queries
 from bon.captured import CapturedSteps
 
 #: Steps between two looks at whether all responses have ended. A look makes a GPU's queue run empty; on a CPU it is free.
@@ -247,11 +248,12 @@ def _decode_forward(
     del output
     all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
     every = _looks_every(ids.device)
-    for step in range(steps):
-        all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
-        if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
-            break
-        logits = advance(all_ids[:, width + step], draw.going)
+    with single_queries() if ids.device.type == "cpu" else nullcontext():
+        for step in range(steps):
+            all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
+            if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
+                break
+            logits = advance(all_ids[:, width + step], draw.going)
     return "plain" if fixed is None else "captured"
 
 

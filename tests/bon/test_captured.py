@@ -236,20 +236,6 @@ def test_norms_are_those_of_transformers(name):
         torch.testing.assert_close(bon.captured._fused_norm(norm, states), norm(states))
 
 
-@pytest.mark.parametrize("groups", [1, 2, 6])
-def test_grouped_attention_is_attention_over_repeated_keys(groups):
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(3, heads, length, 4, generator=generator) for heads, length in ((6, 1), (groups, 7), (groups, 7))
-    )
-    mask = torch.where(torch.rand(3, 1, 1, 7, generator=generator) < 0.3, torch.finfo(torch.float32).min, 0.0)
-    mask[..., -1] = 0
-    key_repeated, value_repeated = (states.repeat_interleave(6 // groups, 1) for states in (key, value))
-    weights = (query @ key_repeated.transpose(2, 3) * 0.3 + mask).softmax(-1)
-    attended, _ = bon.captured._grouped_attention(None, None, query, key, value, mask, scaling=0.3)
-    torch.testing.assert_close(attended, (weights @ value_repeated).transpose(1, 2))
-
-
 def test_batches_of_a_gpu_have_a_most_of_rows_and_put_nearly_equal_lengths_together():
     prompts, limits = [[5] * length for length in (1, 2, 3, 16, 17, 18)], [4] * 6
     pack = lambda **more: [  # noqa: E731
