@@ -23,7 +23,7 @@ def main(composed: DictConfig) -> None:
     from suite.readme import update
     from suite.studies.reproduction import reproduce
 
-    names = checked_names(config.studies, config.figures)
+    names = checked_names(config.chosen, config.figures)
     found = reproduce(config, lambda study, folder: draw(study, folder, names[study]), update)
     headline = located(config.results) / "headline"
     if not config.figures and headline.is_dir():

@@ -20,10 +20,10 @@ from suite.figures.equal_kl import differences
 from suite.figures.results import Results, command
 from suite.figures.reward_vs_n import REWARD_VS_N
 from suite.figures.series import MEASURED, level, middle, over_n, settings, tuned_methods
-from suite.figures.speed import measured
+from suite.figures.speed import pairs, times
 from suite.figures.studies import FIGURES, loaded
 from suite.figures.style import called, title
-from suite.figures.words import fixed, number, parts, seeds_of_methods
+from suite.figures.words import number, parts, seeds_of_methods
 from suite.speeds import read_csv, table
 
 README = REPOSITORY / "README.md"
@@ -170,15 +170,15 @@ def speed_sentence(folder: Path) -> str:
         UserError: there is no benchmark.
     """
     speeds = loaded("benchmark", folder)
-    rivals = [line for line in measured(speeds, True) if line.n == N and line.ratio != 1]
-    times = " and ".join(f"{fixed(line.ratio, 1)} times the rate of {line.contender.partition(',')[0]}" for line in rivals)
-    limit = next(line for line in speeds if line.contender.startswith("limit") and line.n == N and "fp32" in line.contender)
-    updates = [line for line in measured(speeds, False) if "stock" in line.contender]
-    ppo = "".join(f"; PPO updates run at {fixed(line.ratio, 1)} times the rate of {line.contender}" for line in updates)
-    return (
-        f"At n = {N} the sampler runs at {times}, all in single precision, at {limit.ratio:.0%} of what the machine's matrix "
-        f"products allow{ppo} ({command('benchmark')}, `results/benchmark/speed.md`)."
-    )
+    told = []
+    for precision, name in (("single precision", "fp32"), ("bfloat16", "bf16")):
+        found = [pair for pair in pairs(speeds, True) if pair[0].n == N and pair[0].contender.endswith(name)]
+        if found:
+            rates = " and ".join(f"{times(*pair)} times the rate of {pair[1].contender.rpartition(',')[0]}" for pair in found)
+            told.append(f"in {precision} at {rates}, {found[0][0].share:.0%} of what the machine's matrix products allow")
+    updates = [f"{times(*pair)} times with {pair[0].contender.partition(', ')[2]}" for pair in pairs(speeds, False)]
+    ppo = f" PPO updates run at a multiple of stock TRL's rate: {'; '.join(updates)}." if updates else ""
+    return f"At n = {N} the sampler runs {'; '.join(told)}.{ppo} ({command('benchmark')}, `results/benchmark/speed.md`)"
 
 
 def reproduce_table(results: Path) -> str:

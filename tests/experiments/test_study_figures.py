@@ -1,6 +1,7 @@
 """Figures of the studies, on studies of known laws: what is drawn, that it can be read and is the same on each drawing."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.text import Text
 from suite.command import UserError
 from suite.evaluation import Row, select
 from suite.figures import FIGURES, draw, style
+from suite.figures.equal_kl import differences
 from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
 from suite.figures.results import Results
@@ -254,12 +256,23 @@ def test_settings_are_in_the_order_of_their_numbers(folders):
     assert kl.at.tolist() == [0, 4, 8, 16]
 
 
+def test_swept_policies_that_end_at_one_kl_are_compared_over_their_training(folders):
+    results = loaded("frontier", folders["frontier"])
+    at_equal_kl = [{"kl": 1.0, "value": 0.3, "low": 0.2, "high": 0.4}]
+    compared = {
+        f"ppo {choice}": {"best_of_n_minus_method_at_equal_kl": at_equal_kl} for choice in settings(results.rows, "ppo")
+    }
+    found = differences(replace(results, findings={**results.findings, "equal_kl": {"ppo": []}, "compared": compared}))
+    assert [name for _, name in found] == [f"PPO, kl_coef {value:g}" for value in (0.02, 0.05, 0.1, 0.2, 0.5)]
+    assert list(found.values()) == [at_equal_kl] * 5
+
+
 def test_captions_hold_the_numbers(folders):
     told = {key: FIGURES[key[0]][key[1]].caption(loaded(key[0], folders[key[0]])) for key in ALL}
     assert "Its training pays off after 41,000 [35,000, 60,000] requests" in told["frontier", "cost"]
     assert "PPO over kl_coef: 0.30 [0.20, 0.40] at 0.5" in told["frontier", "equal_kl"]
     assert "over training seeds (PPO 3, " in told["frontier", "reward_vs_n"]
-    assert "bon, fp32 runs 2.0 times TRL 0.24, fp32 at n = 1; 5.0 times" in told["benchmark", "speed"]
+    assert "bon, fp32 runs 2.0 times TRL 0.24, fp32 at n = 1; bon, fp32 runs 5.0 times" in told["benchmark", "speed"]
     assert "gold changes by -0.30 [-0.40, -0.20]" in told["weak_proxy", "overoptimisation"]
     assert "differs by 0.60 [0.55, 0.65], which 35% of studies with 16 prompts" in told["notebook", "notebook"]
     for caption in told.values():

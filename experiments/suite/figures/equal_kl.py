@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -12,10 +13,12 @@ from matplotlib.figure import Figure
 from suite.figures.page import StudyFigure, page
 from suite.figures.results import Results
 from suite.figures.series import settings, tuned_methods
-from suite.figures.style import SINGLE_COLUMN, colour, marker, title
+from suite.figures.style import SINGLE_COLUMN, colour, marker, setting_title, title
 from suite.figures.words import parts, seeds_and_prompts
 
 Points = Sequence[Mapping[str, float]]
+#: Markers of one method's lines.
+FILLS = ("full", "none", "left", "right", "bottom", "top")
 
 
 def differences(results: Results) -> dict[tuple[str, str], Points]:
@@ -26,10 +29,13 @@ def differences(results: Results) -> dict[tuple[str, str], Points]:
         choices = settings(results.rows, method)
         if swept.get(method):
             found[method, f"{title(method)} over {choices[0].partition('=')[0]}"] = swept[method]
-        elif len(choices) == 1:
-            points = results.compared(method, choices[0]).get("best_of_n_minus_method_at_equal_kl")
+            continue
+        # Swept policies that end at one KL have a line each: over their training.
+        for choice in choices:
+            points = results.compared(method, choice).get("best_of_n_minus_method_at_equal_kl")
             if points:
-                found[method, f"{title(method)} over training"] = points
+                name = f"{title(method)}, {setting_title(choice)}" if choice else f"{title(method)} over training"
+                found[method, name] = points
     return found
 
 
@@ -37,7 +43,8 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
     """Differences against KL, methods side by side where they share a KL."""
     axes.axhline(0.0, color="black", linewidth=0.6)
     places = sorted({part["kl"] for each in found.values() for part in each})
-    step = min(0.16, 0.6 / len(found))
+    step = min(0.16, 0.6 / max(len(found), 1))
+    drawn: Counter[str] = Counter()
     for k, ((method, name), each) in enumerate(found.items()):
         shift = step * (k - (len(found) - 1) / 2)
         value, low, high = (np.array([part[end] for part in each], dtype=float) for end in ("value", "low", "high"))
@@ -46,11 +53,13 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
             value,
             yerr=[value - low, high - value],
             fmt=marker(method),
+            fillstyle=FILLS[drawn[method] % len(FILLS)],
             markersize=3.5,
             elinewidth=0.9,
             color=colour(method),
             label=name,
         )
+        drawn[method] += 1
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel("KL to the base policy (nats)")

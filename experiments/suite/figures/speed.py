@@ -24,12 +24,30 @@ BARS = (
     ("#DDDDDD", "xxxx"),
 )
 LIMIT = "limit: matrix products"
+#: How this project's contenders begin.
+OURS = ("bon, ", "ours, ")
 
 
 def measured(speeds: Sequence[Speed], sampling: bool) -> list[Speed]:
     """Lines with a number: of sampling, or of the rest; the machine's limit is none of the contenders."""
     lines = [line for line in speeds if (line.what == "sampling") == sampling and not np.isnan(line.median)]
     return [line for line in lines if not line.contender.startswith(LIMIT)]
+
+
+def pairs(speeds: Sequence[Speed], sampling: bool) -> list[tuple[Speed, Speed]]:
+    """(ours, a rival at the same n) of every rival; of sampling, in the same precision, which names end in."""
+    lines = measured(speeds, sampling)
+    ours = [line for line in lines if line.contender.startswith(OURS)]
+    rivals = [line for line in lines if line not in ours]
+    alike = (
+        (lambda a, b: a.contender.rpartition(", ")[2] == b.contender.rpartition(", ")[2]) if sampling else lambda a, b: True
+    )
+    return [(one, rival) for rival in rivals for one in ours if one.n == rival.n and alike(one, rival)]
+
+
+def times(ours: Speed, rival: Speed) -> str:
+    """How many times as fast ours is; both know their ratio to the same contender."""
+    return fixed(rival.ratio / ours.ratio, 1)
 
 
 def speed_bars(axes: Axes, speeds: Sequence[Speed], unit: str) -> None:
@@ -64,13 +82,12 @@ def figure(speeds: Sequence[Speed]) -> Figure:
 
 def caption(speeds: Sequence[Speed]) -> str:
     """What the figure says, in numbers."""
-    ours, told = measured(speeds, True)[0].contender, []
-    for line in measured(speeds, True):
-        if line.contender != ours and line.n is not None:
-            told.append(f"{fixed(line.ratio, 1)} times {line.contender} at n = {line.n}")
-    updates = [line for line in measured(speeds, False) if "stock" in line.contender]
-    told += [f"{fixed(line.ratio, 1)} times the PPO updates of {line.contender}" for line in updates]
-    return f"Speed side by side, the median of rounds in turns (whiskers: slowest and fastest): {ours} runs {'; '.join(told)}."
+    told = [
+        f"{ours.contender} runs {times(ours, rival)} times {rival.contender}" + (f" at n = {ours.n}" if sampling else "")
+        for sampling in (True, False)
+        for ours, rival in pairs(speeds, sampling)
+    ]
+    return f"Speed side by side, the median of rounds in turns (whiskers: slowest and fastest): {'; '.join(told)}."
 
 
 SPEED = StudyFigure(figure, caption)

@@ -8,8 +8,9 @@ from typing import Protocol, cast
 
 from suite.studies.schema import ReproduceConfig
 
-#: The modules here that are studies, in the order in which they run. `smollm2` runs where it is asked for: it takes a GPU.
-STUDIES = ("frontier", "weak_proxy", "notebook", "benchmark", "smollm2")
+#: The modules here that are studies, in the order in which they run; those of the embedded models, and all.
+EMBEDDED = ("frontier", "weak_proxy", "notebook", "benchmark")
+STUDIES = (*EMBEDDED, "smollm2")
 
 
 class StudyModule(Protocol):

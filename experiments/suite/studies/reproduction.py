@@ -17,7 +17,7 @@ from suite.studies.schema import ReproduceConfig
 def reproduce(
     config: ReproduceConfig, draw: Callable[[str, Path], list[Path]], update_readme: Callable[[], object]
 ) -> dict[str, list[str]]:
-    """Write numbers and figures of `config.studies` anew; from scratch, run them again and compare.
+    """Write numbers and figures of `config.chosen` anew; from scratch, run them again and compare.
 
     Args:
         config: checked.
@@ -31,12 +31,12 @@ def reproduce(
         UserError: what a study needs is missing, of another schema, or damaged.
     """
     results = located(config.results)
-    kept = [name for name in config.studies if not config.from_scratch or (results / name / "manifest.json").exists()]
+    kept = [name for name in config.chosen if not config.from_scratch or (results / name / "manifest.json").exists()]
     for name in kept:
         _rebuild(name, results / name, draw)
-    found: dict[str, list[str]] = {name: [] for name in config.studies}
+    found: dict[str, list[str]] = {name: [] for name in config.chosen}
     if config.from_scratch:
-        for name in config.studies:
+        for name in config.chosen:
             again = _from_scratch(config, name)
             if name in kept:
                 found[name] = _compared(name, again, results / name)

@@ -32,6 +32,7 @@ def run(config: ReproduceConfig, folder: Path) -> None:
         "baseline=ppo",
         f"baseline.kl_coef={settings.kl_coef}",
         f"baseline.updates={settings.updates}",
+        "baseline.evaluate_every=1",  # gold turns over somewhere in between
     )
     proxy = weak_proxy(run_config(*shared), settings)
     judged = (*shared, f"reward.proxy.path={proxy}", "reward.proxy.label=POSITIVE")
