@@ -11,17 +11,20 @@ import functools
 import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
-from transformers import Cache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+#: What can be captured: a step, or the prompts before it.
+_Fixed = TypeVar("_Fixed", "_FixedStep", "_FixedPrompts")
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +46,24 @@ class CapturedSteps:
     def __init__(self, capture: bool = True) -> None:
         self._capture = capture
         self._step: _FixedStep | None = None
+        self._prompts: _FixedPrompts | None = None
+        self._last_prompts: tuple[int, ...] = ()
         self._model: tuple[Any, ...] = ()
         self._refused: tuple[Any, ...] = ()
+
+    def prefill(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> tuple[Any, Any] | None:
+        """Cache and logits [B, V] of prompts [B, L], captured too once a shape comes twice in a row; None otherwise.
+
+        Both hold until the next call, and the cache is not to be written to.
+        """
+        again, self._last_prompts = tuple(ids.shape) == self._last_prompts, tuple(ids.shape)
+        step = self._step
+        if step is None or not again or self._model != _identity(model):
+            self._prompts = None
+            return None
+        if self._prompts is None:
+            self._prompts = self._made(model, lambda: _FixedPrompts(model, ids, mask, positions, step.dtype))
+        return None if self._prompts is None else self._prompts(ids, mask, positions)
 
     def begin(
         self, model: Any, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int, steps: int
@@ -69,30 +88,38 @@ class CapturedSteps:
             return None
         rows, total = mask.shape[0] * repeats, -(-(mask.shape[1] + steps) // _ALIGNMENT) * _ALIGNMENT
         step = self._step
-        fits = step is not None and step.total == total and step.rows // 2 < rows <= step.rows and self._model == identity
+        if step is None or step.total != total or not step.rows // 2 < rows <= step.rows or self._model != identity:
+            self._step = step = None  # its memory is needed for the next
+
+            def loaded() -> _FixedStep:
+                made = _FixedStep(model, cache, rows, total)
+                made.load(cache, mask, positions, repeats)
+                return made
+
+            self._step, self._model = self._made(model, loaded), identity
+        else:
+            step.load(cache, mask, positions, repeats)
+        return self._step
+
+    def _made(self, model: Any, make: Callable[[], _Fixed]) -> _Fixed | None:
+        """What `make` makes, captured, or None where the model does what a graph cannot hold: then never again."""
         try:
-            if step is None or not fits:
-                self._step = step = None  # its memory is needed for the next
-                step = _FixedStep(model, cache, rows, total)
-                step.load(cache, mask, positions, repeats)
-                if self._capture:
-                    step.capture()
-                self._step, self._model = step, identity
-            else:
-                step.load(cache, mask, positions, repeats)
+            fixed = make()
+            if self._capture:
+                fixed.capture()
         except torch.OutOfMemoryError:
             self.clear()
             raise
-        except Exception as error:  # whatever a model does that a graph cannot hold
-            _log.info("decode steps of %s are not captured: %s", type(model).__name__, error)
+        except Exception as error:
+            _log.info("%s is run operation by operation, it could not be captured: %s", type(model).__name__, error)
             self.clear()
-            self._refused = identity
+            self._refused = _identity(model)
             return None
-        return step
+        return fixed
 
     def clear(self) -> None:
-        """Give the memory of the step back."""
-        self._step = None
+        """Give the memory of what is captured back."""
+        self._step = self._prompts = None
 
 
 _kept: ContextVar[CapturedSteps | None] = ContextVar("_kept", default=None)
@@ -155,7 +182,7 @@ class _FixedStep:
 
     def __init__(self, model: Any, cache: Any, rows: int, total: int) -> None:
         like = cache.layers[0].keys
-        self.model, self.rows, self.total = model, rows, total
+        self.model, self.rows, self.total, self.dtype = model, rows, total, like.dtype
         self._closed = torch.finfo(like.dtype).min
         self._tokens = torch.zeros((rows, 1), dtype=torch.long, device=like.device)
         self._positions = torch.zeros_like(self._tokens)
@@ -195,27 +222,8 @@ class _FixedStep:
         return self._logits[: self._live]
 
     def capture(self) -> None:
-        """Run the step once, so that all is set up, and then record it.
-
-        Raises:
-            RuntimeError: the model waits for the GPU, which a graph cannot; it is found before anything is recorded.
-        """
-        device = self._tokens.device
-        stream = _capture_stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream), _waiting_is_an_error():
-            self._forward()
-        stream.synchronize()
-        torch.cuda.empty_cache()  # no memory can be handed back while recording
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream), _no_collection():
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self._logits = self._forward()
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        self._graph = graph
+        """Record the step, for `__call__` to replay; errors as of `_recorded`."""
+        self._graph, self._logits = _recorded(self._forward, self._tokens.device)
 
     def _forward(self) -> torch.Tensor:
         with _fewer_kernels(self.model):
@@ -228,6 +236,79 @@ class _FixedStep:
                 return_dict=True,
             )
         return output.logits[:, -1]
+
+
+class _FixedPrompts:
+    """The prompts of a batch through the model, B of L tokens with their padding."""
+
+    def __init__(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> None:
+        self.model = model
+        self._closed = torch.finfo(dtype).min
+        self._ids, self._positions = ids.clone(), positions.clone()
+        prompts, width = ids.shape
+        self._before = torch.ones((width, width), dtype=torch.bool, device=ids.device).tril()
+        self._itself = torch.eye(width, dtype=torch.bool, device=ids.device)
+        self._mask = torch.empty((prompts, 1, width, width), dtype=dtype, device=ids.device)
+        self._load(ids, mask, positions)
+        self._graph: Any = None
+        self._result: Any = None
+
+    def _load(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> None:
+        self._ids.copy_(ids)
+        self._positions.copy_(positions)
+        # Padding sees itself: with nothing to see at all it would become NaN.
+        seen = (self._before & mask.bool()[:, None, None, :]) | self._itself
+        self._mask.fill_(self._closed).masked_fill_(seen, 0.0)
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        self._load(ids, mask, positions)
+        if self._graph is None:
+            self._result = self._forward()
+        else:
+            self._graph.replay()
+        cache, logits = self._result
+        return Cache(layers=list(cache.layers)), logits
+
+    def capture(self) -> None:
+        """Record the pass, for `__call__` to replay; errors as of `_recorded`."""
+        self._graph, self._result = _recorded(self._forward, self._ids.device)
+
+    def _forward(self) -> tuple[Any, torch.Tensor]:
+        with _fewer_kernels(self.model):
+            output = self.model(
+                input_ids=self._ids,
+                attention_mask=self._mask,
+                position_ids=self._positions,
+                past_key_values=DynamicCache(config=self.model.config),
+                use_cache=True,
+                return_dict=True,
+                **({"logits_to_keep": 1} if self.model._supports_logits_to_keep() else {}),
+            )
+        return output.past_key_values, output.logits[:, -1]
+
+
+def _recorded(forward: Callable[[], Any], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Run a pass once, so that all is set up, then record it: the graph and the tensors its replays write.
+
+    Raises:
+        RuntimeError: the pass waits for the GPU, which a graph cannot; it is found before anything is recorded.
+        torch.OutOfMemoryError: the GPU is too small.
+    """
+    stream = _capture_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream), _waiting_is_an_error():
+        forward()
+    stream.synchronize()
+    torch.cuda.empty_cache()  # no memory can be handed back while recording
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream), _no_collection():
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            result = forward()
+        finally:
+            graph.capture_end()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    return graph, result
 
 
 def _has_fixed_shape(model: Any, cache: Any) -> bool:
@@ -282,7 +363,7 @@ def _no_collection() -> Iterator[None]:
 
 @contextmanager
 def _fewer_kernels(model: Any) -> Iterator[None]:
-    """The same mathematics for one query a row, in fewer and smaller kernels; results agree to rounding."""
+    """The same mathematics in fewer kernels; results agree to rounding."""
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]))
         plain = ALL_ATTENTION_FUNCTIONS["sdpa"]

@@ -227,24 +227,16 @@ def _decode_forward(
 ) -> str:
     """Draw with the prompts prefilled once; says whether steps were "captured" or "plain"."""
     steps, width = draw.uniforms.shape[1], ids.shape[1]
-    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     position = (mask.cumsum(1) - 1).clamp(min=0)
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position,
-        past_key_values=DynamicCache(config=model.config),
-        use_cache=True,
-        return_dict=True,
-        **keep,
-    )
-    logits = output.logits[:, -1].repeat_interleave(repeats, 0)
     fixed = None
+    prefilled = None if captured is None else captured.prefill(model, ids, mask, position)
+    cache, logits = prefilled or _prefill(model, ids, mask, position)
+    logits = logits.repeat_interleave(repeats, 0)
     if captured is not None:
-        fixed = captured.begin(model, output.past_key_values, mask, position[:, -1], repeats, steps)
+        fixed = captured.begin(model, cache, mask, position[:, -1], repeats, steps)
     advance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    advance = fixed or _GrowingStep(model, output.past_key_values, mask, position[:, -1:], repeats, steps)
-    del output
+    advance = fixed or _GrowingStep(model, cache, mask, position[:, -1:], repeats, steps)
+    del cache, prefilled
     all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
     every = _looks_every(ids.device)
     for step in range(steps):
@@ -253,6 +245,20 @@ def _decode_forward(
             break
         logits = advance(all_ids[:, width + step], draw.going)
     return "plain" if fixed is None else "captured"
+
+
+def _prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, position: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """The cache of prompts [B, L], and the logits [B, V] after them."""
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=DynamicCache(config=model.config),
+        use_cache=True,
+        return_dict=True,
+        **({"logits_to_keep": 1} if model._supports_logits_to_keep() else {}),
+    )
+    return output.past_key_values, output.logits[:, -1]
 
 
 class _GrowingStep:
