@@ -23,8 +23,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-#: What can be captured: a step, or the prompts before it.
-_Fixed = TypeVar("_Fixed", "_FixedStep", "_FixedPrompts")
+_Made = TypeVar("_Made")
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class CapturedSteps:
         self._prompts: _FixedPrompts | None = None
         self._last_prompts: tuple[int, ...] = ()
         self._model: tuple[Any, ...] = ()
-        self._refused: tuple[Any, ...] = ()
+        self._refused: set[tuple[Any, ...]] = set()
 
     def prefill(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> tuple[Any, Any] | None:
         """Cache and logits [B, V] of prompts [B, L], captured too once a shape comes twice in a row; None otherwise.
@@ -57,18 +56,35 @@ class CapturedSteps:
         Both hold until the next call, and the cache is not to be written to.
         """
         again, self._last_prompts = tuple(ids.shape) == self._last_prompts, tuple(ids.shape)
-        step = self._step
-        if step is None or not again or self._model != _identity(model):
+        step, identity = self._step, _identity(model)
+        if step is None or not again or self._model != identity:
             self._prompts = None
             return None
         if self._prompts is None:
-            self._prompts = self._made(model, lambda: _FixedPrompts(model, ids, mask, positions, step.dtype))
+
+            def made() -> _FixedPrompts:
+                prompts = _FixedPrompts(model, ids, mask, positions, step.dtype)
+                if self._capture:
+                    prompts.capture()
+                return prompts
+
+            self._prompts = self._possible("prompts", identity, made)
         return None if self._prompts is None else self._prompts(ids, mask, positions)
 
     def begin(
-        self, model: Any, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int, steps: int
-    ) -> _FixedStep | None:
-        """The step for candidates of B prompts, or None where this model has to be run operation by operation.
+        self,
+        model: Any,
+        cache: Any,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        repeats: int,
+        steps: int,
+        tokens: torch.Tensor,
+        going: torch.Tensor,
+    ) -> tuple[_FixedStep, torch.Tensor] | None:
+        """The step for candidates of B prompts, and the logits [B * K, V] after their first token.
+
+        None where this model has to be run operation by operation.
 
         Args:
             model: a transformers causal LM.
@@ -77,6 +93,8 @@ class CapturedSteps:
             positions: [B], of the last token of each prompt.
             repeats: K, candidates a prompt.
             steps: T, the most tokens of a response.
+            tokens: [B * K], the first of each response.
+            going: [B * K], whether a response goes on after it.
 
         Raises:
             torch.OutOfMemoryError: the GPU is too small for B * K rows; nothing is kept then.
@@ -84,38 +102,37 @@ class CapturedSteps:
         if steps < _FEWEST_STEPS or not _has_fixed_shape(model, cache):
             return None
         identity = _identity(model)
-        if identity == self._refused:
-            return None
         rows, total = mask.shape[0] * repeats, -(-(mask.shape[1] + steps) // _ALIGNMENT) * _ALIGNMENT
         step = self._step
-        if step is None or step.total != total or not step.rows // 2 < rows <= step.rows or self._model != identity:
-            self._step = step = None  # its memory is needed for the next
-
-            def loaded() -> _FixedStep:
-                made = _FixedStep(model, cache, rows, total)
-                made.load(cache, mask, positions, repeats)
-                return made
-
-            self._step, self._model = self._made(model, loaded), identity
-        else:
+        if step is not None and step.total == total and step.rows // 2 < rows <= step.rows and self._model == identity:
             step.load(cache, mask, positions, repeats)
-        return self._step
+            return step, step(tokens, going)
+        self._step = step = None  # its memory is needed for the next
 
-    def _made(self, model: Any, make: Callable[[], _Fixed]) -> _Fixed | None:
-        """What `make` makes, captured, or None where the model does what a graph cannot hold: then never again."""
+        def made() -> tuple[_FixedStep, torch.Tensor]:
+            step = _FixedStep(model, cache, rows, total)
+            step.load(cache, mask, positions, repeats)
+            return step, step.capture(tokens, going) if self._capture else step(tokens, going)
+
+        begun = self._possible("step", identity, made)
+        if begun is not None:
+            self._step, self._model = begun[0], identity
+        return begun
+
+    def _possible(self, kind: str, identity: tuple[Any, ...], make: Callable[[], _Made]) -> _Made | None:
+        """What `make` makes, or None where the model does what a graph cannot hold: then it is not tried again."""
+        attempt = (kind, *identity)
+        if attempt in self._refused:
+            return None
         try:
-            fixed = make()
-            if self._capture:
-                fixed.capture()
+            return make()
         except torch.OutOfMemoryError:
             self.clear()
             raise
         except Exception as error:
-            _log.info("%s is run operation by operation, it could not be captured: %s", type(model).__name__, error)
-            self.clear()
-            self._refused = _identity(model)
+            _log.info("the %s is run operation by operation, since it could not be captured: %s", kind, error)
+            self._refused.add(attempt)
             return None
-        return fixed
 
     def clear(self) -> None:
         """Give the memory of what is captured back."""
@@ -210,20 +227,26 @@ class _FixedStep:
 
     def __call__(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
         """Logits [R, V] after the tokens [R]; they hold until the next call. Rows that have ended stay where they are."""
-        self._tokens[: self._live, 0] = tokens
-        self._positions[: self._live, 0] += going
-        self._slot.fill_(self._at)
-        self._mask[..., self._at] = 0.0
-        self._at += 1
+        self._set(tokens, going)
         if self._graph is None:
             self._logits = self._forward()
         else:
             self._graph.replay()
         return self._logits[: self._live]
 
-    def capture(self) -> None:
-        """Record the step, for `__call__` to replay; errors as of `_recorded`."""
-        self._graph, self._logits = _recorded(self._forward, self._tokens.device)
+    def _set(self, tokens: torch.Tensor, going: torch.Tensor) -> None:
+        self._tokens[: self._live, 0] = tokens
+        self._positions[: self._live, 0] += going
+        self._slot.fill_(self._at)
+        self._mask[..., self._at] = 0.0
+        self._at += 1
+
+    def capture(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
+        """As `__call__`, and record the step for the calls that follow; errors as of `_recorded`."""
+        self._set(tokens, going)
+        self._graph, self._logits, logits = _recorded(self._forward, self._tokens.device)
+        logits.record_stream(torch.cuda.current_stream(logits.device))  # it comes from another
+        return logits[: self._live]
 
     def _forward(self) -> torch.Tensor:
         with _fewer_kernels(self.model):
@@ -271,7 +294,7 @@ class _FixedPrompts:
 
     def capture(self) -> None:
         """Record the pass, for `__call__` to replay; errors as of `_recorded`."""
-        self._graph, self._result = _recorded(self._forward, self._ids.device)
+        self._graph, self._result, _ = _recorded(self._forward, self._ids.device)
 
     def _forward(self) -> tuple[Any, torch.Tensor]:
         with _fewer_kernels(self.model):
@@ -287,8 +310,8 @@ class _FixedPrompts:
         return output.past_key_values, output.logits[:, -1]
 
 
-def _recorded(forward: Callable[[], Any], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """Run a pass once, so that all is set up, then record it: the graph and the tensors its replays write.
+def _recorded(forward: Callable[[], _Made], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _Made, _Made]:
+    """Run a pass once, so that all is set up, then record it: the graph, what its replays write, and what the first run gave.
 
     Raises:
         RuntimeError: the pass waits for the GPU, which a graph cannot; it is found before anything is recorded.
@@ -297,7 +320,7 @@ def _recorded(forward: Callable[[], Any], device: torch.device) -> tuple[torch.c
     stream = _capture_stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream), _waiting_is_an_error():
-        forward()
+        first = forward()
     stream.synchronize()
     torch.cuda.empty_cache()  # no memory can be handed back while recording
     graph = torch.cuda.CUDAGraph()
@@ -308,7 +331,7 @@ def _recorded(forward: Callable[[], Any], device: torch.device) -> tuple[torch.c
         finally:
             graph.capture_end()
     torch.cuda.current_stream(device).wait_stream(stream)
-    return graph, result
+    return graph, result, first
 
 
 def _has_fixed_shape(model: Any, cache: Any) -> bool:

@@ -200,7 +200,7 @@ def test_short_responses_are_not_worth_a_capture(gpt2, tokenizer, fixed, made):
 def test_a_model_that_cannot_be_captured_is_tried_once_and_run_as_before(gpt2, tokenizer, fixed, made, monkeypatch):
     growing = generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=9)
 
-    def cannot(self):
+    def cannot(self, *arguments):
         raise RuntimeError("called a synchronizing CUDA operation")
 
     monkeypatch.setattr(bon.captured._FixedStep, "capture", cannot)
@@ -214,10 +214,11 @@ def test_a_model_that_cannot_be_captured_is_tried_once_and_run_as_before(gpt2, t
 def test_no_memory_for_a_capture_halves_the_batch_and_keeps_nothing(gpt2, tokenizer, fixed, made, monkeypatch):
     growing = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=9)
 
-    def small(self):
+    def small(self, *arguments):
         assert steps._step is None
         if self.rows > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
+        return self(*arguments)
 
     monkeypatch.setattr(bon.captured._FixedStep, "capture", small)
     steps = fixed(CapturedSteps())
