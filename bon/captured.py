@@ -317,20 +317,22 @@ def _recorded(forward: Callable[[], _Made], device: torch.device) -> tuple[torch
         RuntimeError: the pass waits for the GPU, which a graph cannot; it is found before anything is recorded.
         torch.OutOfMemoryError: the GPU is too small.
     """
-    stream = _capture_stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream), _waiting_is_an_error():
-        first = forward()
-    stream.synchronize()
-    torch.cuda.empty_cache()  # no memory can be handed back while recording
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(stream), _no_collection():
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            result = forward()
-        finally:
-            graph.capture_end()
-    torch.cuda.current_stream(device).wait_stream(stream)
+    stream, current = _capture_stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    try:
+        with torch.cuda.stream(stream), _waiting_is_an_error():
+            first = forward()
+        stream.synchronize()
+        torch.cuda.empty_cache()  # no memory can be handed back while recording
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream), _no_collection():
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                result = forward()
+            finally:
+                graph.capture_end()
+    finally:
+        current.wait_stream(stream)  # after an error too: memory of this stream was in use there
     return graph, result, first
 
 
