@@ -11,18 +11,20 @@ import functools
 import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import rms_norm
-from transformers import Cache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bon.attention import single_queries
+
+_Made = TypeVar("_Made")
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +46,46 @@ class CapturedSteps:
     def __init__(self, capture: bool = True) -> None:
         self._capture = capture
         self._step: _FixedStep | None = None
+        self._prompts: _FixedPrompts | None = None
+        self._last_prompts: tuple[int, ...] = ()
         self._model: tuple[Any, ...] = ()
-        self._refused: tuple[Any, ...] = ()
+        self._refused: set[tuple[Any, ...]] = set()
+
+    def prefill(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> tuple[Any, Any] | None:
+        """Cache and logits [B, V] of prompts [B, L], captured too once a shape comes twice in a row; None otherwise.
+
+        Both hold until the next call, and the cache is not to be written to.
+        """
+        again, self._last_prompts = tuple(ids.shape) == self._last_prompts, tuple(ids.shape)
+        step, identity = self._step, _identity(model)
+        if step is None or not again or self._model != identity:
+            self._prompts = None
+            return None
+        if self._prompts is None:
+
+            def made() -> _FixedPrompts:
+                prompts = _FixedPrompts(model, ids, mask, positions, step.dtype)
+                if self._capture:
+                    prompts.capture()
+                return prompts
+
+            self._prompts = self._possible("prompts", identity, made)
+        return None if self._prompts is None else self._prompts(ids, mask, positions)
 
     def begin(
-        self, model: Any, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int, steps: int
-    ) -> _FixedStep | None:
-        """The step for candidates of B prompts, or None where this model has to be run operation by operation.
+        self,
+        model: Any,
+        cache: Any,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        repeats: int,
+        steps: int,
+        tokens: torch.Tensor,
+        going: torch.Tensor,
+    ) -> tuple[_FixedStep, torch.Tensor] | None:
+        """The step for candidates of B prompts, and the logits [B * K, V] after their first token.
+
+        None where this model has to be run operation by operation.
 
         Args:
             model: a transformers causal LM.
@@ -59,6 +94,8 @@ class CapturedSteps:
             positions: [B], of the last token of each prompt.
             repeats: K, candidates a prompt.
             steps: T, the most tokens of a response.
+            tokens: [B * K], the first of each response.
+            going: [B * K], whether a response goes on after it.
 
         Raises:
             torch.OutOfMemoryError: the GPU is too small for B * K rows; nothing is kept then.
@@ -66,34 +103,41 @@ class CapturedSteps:
         if steps < _FEWEST_STEPS or not _has_fixed_shape(model, cache):
             return None
         identity = _identity(model)
-        if identity == self._refused:
-            return None
         rows, total = mask.shape[0] * repeats, -(-(mask.shape[1] + steps) // _ALIGNMENT) * _ALIGNMENT
         step = self._step
-        fits = step is not None and step.total == total and step.rows // 2 < rows <= step.rows and self._model == identity
+        if step is not None and step.total == total and step.rows // 2 < rows <= step.rows and self._model == identity:
+            step.load(cache, mask, positions, repeats)
+            return step, step(tokens, going)
+        self._step = step = None  # its memory is needed for the next
+
+        def made() -> tuple[_FixedStep, torch.Tensor]:
+            step = _FixedStep(model, cache, rows, total)
+            step.load(cache, mask, positions, repeats)
+            return step, step.capture(tokens, going) if self._capture else step(tokens, going)
+
+        begun = self._possible("step", identity, made)
+        if begun is not None:
+            self._step, self._model = begun[0], identity
+        return begun
+
+    def _possible(self, kind: str, identity: tuple[Any, ...], make: Callable[[], _Made]) -> _Made | None:
+        """What `make` makes, or None where the model does what a graph cannot hold: then it is not tried again."""
+        attempt = (kind, *identity)
+        if attempt in self._refused:
+            return None
         try:
-            if step is None or not fits:
-                self._step = step = None  # its memory is needed for the next
-                step = _FixedStep(model, cache, rows, total)
-                step.load(cache, mask, positions, repeats)
-                if self._capture:
-                    step.capture()
-                self._step, self._model = step, identity
-            else:
-                step.load(cache, mask, positions, repeats)
+            return make()
         except torch.OutOfMemoryError:
             self.clear()
             raise
-        except Exception as error:  # whatever a model does that a graph cannot hold
-            _log.info("decode steps of %s are not captured: %s", type(model).__name__, error)
-            self.clear()
-            self._refused = identity
+        except Exception as error:
+            _log.info("the %s is run operation by operation, since it could not be captured: %s", kind, error)
+            self._refused.add(attempt)
             return None
-        return step
 
     def clear(self) -> None:
-        """Give the memory of the step back."""
-        self._step = None
+        """Give the memory of what is captured back."""
+        self._step = self._prompts = None
 
 
 _kept: ContextVar[CapturedSteps | None] = ContextVar("_kept", default=None)
@@ -156,7 +200,7 @@ class _FixedStep:
 
     def __init__(self, model: Any, cache: Any, rows: int, total: int) -> None:
         like = cache.layers[0].keys
-        self.model, self.rows, self.total = model, rows, total
+        self.model, self.rows, self.total, self.dtype = model, rows, total, like.dtype
         self._closed = torch.finfo(like.dtype).min
         self._tokens = torch.zeros((rows, 1), dtype=torch.long, device=like.device)
         self._positions = torch.zeros_like(self._tokens)
@@ -184,39 +228,26 @@ class _FixedStep:
 
     def __call__(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
         """Logits [R, V] after the tokens [R]; they hold until the next call. Rows that have ended stay where they are."""
-        self._tokens[: self._live, 0] = tokens
-        self._positions[: self._live, 0] += going
-        self._slot.fill_(self._at)
-        self._mask[..., self._at] = 0.0
-        self._at += 1
+        self._set(tokens, going)
         if self._graph is None:
             self._logits = self._forward()
         else:
             self._graph.replay()
         return self._logits[: self._live]
 
-    def capture(self) -> None:
-        """Run the step once, so that all is set up, and then record it.
+    def _set(self, tokens: torch.Tensor, going: torch.Tensor) -> None:
+        self._tokens[: self._live, 0] = tokens
+        self._positions[: self._live, 0] += going
+        self._slot.fill_(self._at)
+        self._mask[..., self._at] = 0.0
+        self._at += 1
 
-        Raises:
-            RuntimeError: the model waits for the GPU, which a graph cannot; it is found before anything is recorded.
-        """
-        device = self._tokens.device
-        stream = _capture_stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream), _waiting_is_an_error():
-            self._forward()
-        stream.synchronize()
-        torch.cuda.empty_cache()  # no memory can be handed back while recording
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(stream), _no_collection():
-            graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self._logits = self._forward()
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        self._graph = graph
+    def capture(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
+        """As `__call__`, and record the step for the calls that follow; errors as of `_recorded`."""
+        self._set(tokens, going)
+        self._graph, self._logits, logits = _recorded(self._forward, self._tokens.device)
+        logits.record_stream(torch.cuda.current_stream(logits.device))  # it comes from another
+        return logits[: self._live]
 
     def _forward(self) -> torch.Tensor:
         with _fewer_kernels(self.model):
@@ -229,6 +260,81 @@ class _FixedStep:
                 return_dict=True,
             )
         return output.logits[:, -1]
+
+
+class _FixedPrompts:
+    """The prompts of a batch through the model, B of L tokens with their padding."""
+
+    def __init__(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> None:
+        self.model = model
+        self._closed = torch.finfo(dtype).min
+        self._ids, self._positions = ids.clone(), positions.clone()
+        prompts, width = ids.shape
+        self._before = torch.ones((width, width), dtype=torch.bool, device=ids.device).tril()
+        self._itself = torch.eye(width, dtype=torch.bool, device=ids.device)
+        self._mask = torch.empty((prompts, 1, width, width), dtype=dtype, device=ids.device)
+        self._load(ids, mask, positions)
+        self._graph: Any = None
+        self._result: Any = None
+
+    def _load(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> None:
+        self._ids.copy_(ids)
+        self._positions.copy_(positions)
+        # Padding sees itself: with nothing to see at all it would become NaN.
+        seen = (self._before & mask.bool()[:, None, None, :]) | self._itself
+        self._mask.fill_(self._closed).masked_fill_(seen, 0.0)
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        self._load(ids, mask, positions)
+        if self._graph is None:
+            self._result = self._forward()
+        else:
+            self._graph.replay()
+        cache, logits = self._result
+        return Cache(layers=list(cache.layers)), logits
+
+    def capture(self) -> None:
+        """Record the pass, for `__call__` to replay; errors as of `_recorded`."""
+        self._graph, self._result, _ = _recorded(self._forward, self._ids.device)
+
+    def _forward(self) -> tuple[Any, torch.Tensor]:
+        with _fewer_kernels(self.model):
+            output = self.model(
+                input_ids=self._ids,
+                attention_mask=self._mask,
+                position_ids=self._positions,
+                past_key_values=DynamicCache(config=self.model.config),
+                use_cache=True,
+                return_dict=True,
+                **({"logits_to_keep": 1} if self.model._supports_logits_to_keep() else {}),
+            )
+        return output.past_key_values, output.logits[:, -1]
+
+
+def _recorded(forward: Callable[[], _Made], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _Made, _Made]:
+    """Run a pass once, so that all is set up, then record it: the graph, what its replays write, and what the first run gave.
+
+    Raises:
+        RuntimeError: the pass waits for the GPU, which a graph cannot; it is found before anything is recorded.
+        torch.OutOfMemoryError: the GPU is too small.
+    """
+    stream, current = _capture_stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    try:
+        with torch.cuda.stream(stream), _waiting_is_an_error():
+            first = forward()
+        stream.synchronize()
+        torch.cuda.empty_cache()  # no memory can be handed back while recording
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream), _no_collection():
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                result = forward()
+            finally:
+                graph.capture_end()
+    finally:
+        current.wait_stream(stream)  # after an error too: memory of this stream was in use there
+    return graph, result, first
 
 
 def _has_fixed_shape(model: Any, cache: Any) -> bool:
@@ -283,7 +389,7 @@ def _no_collection() -> Iterator[None]:
 
 @contextmanager
 def _fewer_kernels(model: Any) -> Iterator[None]:
-    """The same mathematics for one query a row, in fewer and smaller kernels; results agree to rounding."""
+    """The same mathematics in fewer kernels; results agree to rounding."""
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]))
         stack.enter_context(single_queries())

@@ -82,7 +82,8 @@ def generate_candidates(
 
     Returns:
         Candidates without scores. `metadata` holds seed, sampling options, tokens drawn, seconds and how the steps were run:
-        "captured" in a CUDA graph, "plain", or both.
+        "captured" in a CUDA graph, "plain", or both. A graph lasts for one call; `bon.captured.captured_steps_kept` keeps it
+        for many calls of one shape.
 
     Raises:
         ValueError: bad counts, an empty prompt or batch, a prompt that leaves no room in the context, greedy decoding with
