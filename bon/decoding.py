@@ -29,7 +29,7 @@ _GPU_LOOKS_EVERY = 8
 class Responses:
     """What one batch gave, a row a candidate: token ids [R, T], lengths [R] and log-probabilities [R] in nats.
 
-    `steps` says how they were drawn: "captured" in a CUDA graph or "plain".
+    `steps` says how they were drawn: "compiled", "captured" in a CUDA graph, or "plain".
     """
 
     token_ids: torch.Tensor
@@ -226,7 +226,7 @@ def _looks_every(device: torch.device) -> int:
 def _decode_forward(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw, captured: CapturedSteps | None
 ) -> str:
-    """Draw with the prompts prefilled once; says whether steps were "captured" or "plain"."""
+    """Draw with the prompts prefilled once; says whether steps were "compiled", "captured" or "plain"."""
     steps, width = draw.uniforms.shape[1], ids.shape[1]
     position = (mask.cumsum(1) - 1).clamp(min=0)
     # Without padding there is nothing to mask, and attention takes its faster way. Looked at while the queue is empty.
@@ -250,7 +250,8 @@ def _decode_forward(
             if captured is not None:
                 begun = captured.begin(model, cache, mask, position[:, -1], repeats, steps, tokens, draw.going)
             if begun is not None:
-                (advance, logits), way = begun, "captured"
+                advance, logits = begun
+                way = "compiled" if begun[0].compiled else "captured"
             else:
                 advance = _GrowingStep(model, cache, mask, position[:, -1:], repeats, steps, padded)
                 logits = advance(tokens, draw.going)

@@ -29,7 +29,7 @@ def fixed(monkeypatch):
 
     def take(steps):
         @contextmanager
-        def given(device):
+        def given(device, compile=False):
             yield steps
 
         for module in (bon.generation, bon.continuation):
