@@ -63,9 +63,11 @@ class _Draw:
 
     def draw(self, ids: Any, logits: Any) -> torch.Tensor:
         """The next token of every row [R], from logits [R, V] after the ids [R, L + t]; rows that have ended get padding."""
-        logits = logits.float()
-        processed = self.processors(ids, logits.clone()) if self.processors else logits
-        probabilities = processed.softmax(-1)
+        processed = logits
+        if self.processors:
+            logits = logits.float()
+            processed = self.processors(ids, logits.clone())
+        probabilities = processed.softmax(-1, dtype=torch.float32)  # in one pass, where they come in half precision
         tokens = probabilities.argmax(-1) if self.greedy else inverse_cdf(probabilities, self.uniforms[:, self.step])
         at = tokens[:, None]
         logprob = probabilities.gather(1, at).squeeze(1).log().double()

@@ -91,6 +91,7 @@ class BestOfNSampler:
         seed: int | None = None,
         n_candidates: int = 1,
         generation_config: GenerationConfig | None = None,
+        *,
         compile: bool = False,
     ) -> None:
         if sample_size < 1:

@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from bon import BestOfNSampler, generate_candidates
 OPTIONS = {"response_lengths": [21, 4, 17, 12, 9], "seed": 1, "eos_token_id": [1, 40, 41, 42, 43]}
 PROCESSORS = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2, "min_new_tokens": 3}
 
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="compiles C++")
+
 
 @pytest.fixture
 def compiled():
@@ -24,6 +27,7 @@ def compiled():
     return lambda: counters["stats"]["unique_graphs"] - before
 
 
+@needs_compiler
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
 def test_it_draws_the_same_and_compiles_once(kind, build_model, tokenizer, compiled):
     model = build_model(kind, spread=0.4)
@@ -41,6 +45,7 @@ def test_it_draws_the_same_and_compiles_once(kind, build_model, tokenizer, compi
     assert compiled() == 2
 
 
+@needs_compiler
 def test_a_sampler_keeps_its_step_and_may_be_copied(build_model, tokenizer, compiled, monkeypatch):
     model = build_model("llama", spread=0.4)
     made, initialise = [], bon.captured._FixedStep.__init__
