@@ -29,7 +29,7 @@ _GPU_LOOKS_EVERY = 8
 class Responses:
     """What one batch gave, a row a candidate: token ids [R, T], lengths [R] and log-probabilities [R] in nats.
 
-    `steps` says how they were drawn: "captured" in a CUDA graph or "plain".
+    `steps` says how they were drawn: "compiled", "captured" in a CUDA graph, or "plain".
     """
 
     token_ids: torch.Tensor
@@ -63,9 +63,11 @@ class _Draw:
 
     def draw(self, ids: Any, logits: Any) -> torch.Tensor:
         """The next token of every row [R], from logits [R, V] after the ids [R, L + t]; rows that have ended get padding."""
-        logits = logits.float()
-        processed = self.processors(ids, logits.clone()) if self.processors else logits
-        probabilities = processed.softmax(-1)
+        processed = logits
+        if self.processors:
+            logits = logits.float()
+            processed = self.processors(ids, logits.clone())
+        probabilities = processed.softmax(-1, dtype=torch.float32)  # in one pass, where they come in half precision
         tokens = probabilities.argmax(-1) if self.greedy else inverse_cdf(probabilities, self.uniforms[:, self.step])
         at = tokens[:, None]
         logprob = probabilities.gather(1, at).squeeze(1).log().double()
@@ -226,10 +228,41 @@ def _looks_every(device: torch.device) -> int:
 def _decode_forward(
     model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw, captured: CapturedSteps | None
 ) -> str:
-    """Draw with the prompts prefilled once; says whether steps were "captured" or "plain"."""
+    """Draw with the prompts prefilled once; says whether steps were "compiled", "captured" or "plain"."""
     steps, width = draw.uniforms.shape[1], ids.shape[1]
-    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     position = (mask.cumsum(1) - 1).clamp(min=0)
+    # Without padding there is nothing to mask, and attention takes its faster way. Looked at while the queue is empty.
+    padded = not bool(mask.all())
+    prefilled = None if captured is None else captured.prefill(model, ids, mask, position)
+    cache, logits = prefilled or _prefill(model, ids, mask, position)
+    logits = logits.repeat_interleave(repeats, 0)
+    all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
+    every = _looks_every(ids.device)
+    advance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    way = "plain"
+    with single_queries() if ids.device.type == "cpu" else nullcontext():
+        for step in range(steps):
+            tokens = all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
+            if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
+                break
+            if advance is not None:
+                logits = advance(tokens, draw.going)
+                continue
+            begun = None
+            if captured is not None:
+                begun = captured.begin(model, cache, mask, position[:, -1], repeats, steps, tokens, draw.going)
+            if begun is not None:
+                advance, logits = begun
+                way = "compiled" if begun[0].compiled else "captured"
+            else:
+                advance = _GrowingStep(model, cache, mask, position[:, -1:], repeats, steps, padded)
+                logits = advance(tokens, draw.going)
+            del cache, prefilled  # the candidates have their own now
+    return way
+
+
+def _prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, position: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """The cache of prompts [B, L], and the logits [B, V] after them."""
     output = model(
         input_ids=ids,
         attention_mask=mask,
@@ -237,37 +270,27 @@ def _decode_forward(
         past_key_values=DynamicCache(config=model.config),
         use_cache=True,
         return_dict=True,
-        **keep,
+        **({"logits_to_keep": 1} if model._supports_logits_to_keep() else {}),
     )
-    logits = output.logits[:, -1].repeat_interleave(repeats, 0)
-    fixed = None
-    if captured is not None:
-        fixed = captured.begin(model, output.past_key_values, mask, position[:, -1], repeats, steps)
-    advance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    advance = fixed or _GrowingStep(model, output.past_key_values, mask, position[:, -1:], repeats, steps)
-    del output
-    all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
-    every = _looks_every(ids.device)
-    with single_queries() if ids.device.type == "cpu" else nullcontext():
-        for step in range(steps):
-            all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
-            if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
-                break
-            logits = advance(all_ids[:, width + step], draw.going)
-    return "plain" if fixed is None else "captured"
+    return output.past_key_values, output.logits[:, -1]
 
 
 class _GrowingStep:
     """One token through the model for every response, over keys and values that grow with it."""
 
     def __init__(
-        self, model: Any, cache: DynamicCache, mask: torch.Tensor, position: torch.Tensor, repeats: int, steps: int
+        self,
+        model: Any,
+        cache: DynamicCache,
+        mask: torch.Tensor,
+        position: torch.Tensor,
+        repeats: int,
+        steps: int,
+        padded: bool,
     ) -> None:
         rows, self.seen = mask.shape[0] * repeats, mask.shape[1]
         self.model = model
         self.cache = _expanded(cache, repeats, steps)
-        # Without padding there is nothing to mask, and attention takes its faster way.
-        padded = not bool(mask.all())
         self.mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
         self.position = position.repeat_interleave(repeats, 0)
 

@@ -23,7 +23,7 @@ from bon.wrappers import unwrapped
 CPU_BATCH_TOKENS = 16_384
 #: Logits in one batch on a GPU, which is busy with fewer: 2 GiB in single precision, and drawing holds three such tensors.
 _GPU_BATCH_LOGITS = 2**29
-#: On a GPU prompts of nearly one length share a batch, padded: then a step of one shape serves more of them.
+#: On a GPU, or compiled, prompts of nearly one length share a batch, padded: then a step of one shape serves more of them.
 _GPU_LENGTH_CLASS = 16
 
 
@@ -54,6 +54,7 @@ def generate_candidates(
     prompt_ids: Sequence[int] | None = None,
     first_candidate: int = 0,
     max_batch_tokens: int | None = None,
+    compile: bool = False,
     progress: bool = False,
     **generation_kwargs: Any,
 ) -> Candidates:
@@ -77,12 +78,17 @@ def generate_candidates(
         first_candidate: index of the first candidate drawn, to grow a pool.
         max_batch_tokens: prompt and response tokens in one batch; chosen from the device's memory unless given. On a GPU,
             running out of memory halves the batch and goes on.
+        compile: compile the decode step by `torch.compile`. That takes up to half a minute for every shape of a batch (its
+            rows and length), and is remembered for later calls with this model: for many calls alike, or very many
+            candidates. What cannot be compiled is drawn as without, with a warning in the log. Responses of fewer than 8
+            tokens, and models with a cache other than plain keys and values, never are.
         progress: show a bar on a terminal.
         **generation_kwargs: single options of GenerationConfig, for example `temperature=0.7, max_new_tokens=24`.
 
     Returns:
         Candidates without scores. `metadata` holds seed, sampling options, tokens drawn, seconds and how the steps were run:
-        "captured" in a CUDA graph, "plain", or both.
+        "compiled", "captured" in a CUDA graph, "plain", or several. A graph lasts for one call;
+        `bon.captured.captured_steps_kept` keeps it for many calls of one shape.
 
     Raises:
         ValueError: bad counts, an empty prompt or batch, a prompt that leaves no room in the context, greedy decoding with
@@ -118,11 +124,13 @@ def generate_candidates(
         max_batch_tokens,
         uniform=reads_positions(config),
         max_rows=max(1, _GPU_BATCH_LOGITS // model.config.get_text_config().vocab_size) if on_gpu else None,
-        length_class=_GPU_LENGTH_CLASS if on_gpu else 1,
+        length_class=_GPU_LENGTH_CLASS if on_gpu or compile else 1,
     )
+    if compile:  # the largest first: its step holds the others
+        batches = iter(sorted(batches, key=lambda batch: -_tokens(batch, token_ids, limits)))
     steps = set()
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
-    with bar, evaluation_mode(model), captured_steps(device) as captured:
+    with bar, evaluation_mode(model), captured_steps(device, compile) as captured:
         for planned in batches:
             for batch, responses in _decode_within_memory(
                 model, config, planned, token_ids, limits, prompt_ids, seed, captured
@@ -221,6 +229,12 @@ def automatic_batch_tokens(model: Any) -> int:
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     return max(CPU_BATCH_TOKENS, free // 2 // per_token)
+
+
+def _tokens(batch: _Batch, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> int:
+    """Tokens of a batch with its padding."""
+    width = max(len(prompts[p]) for p in batch.positions) + max(limits[p] for p in batch.positions)
+    return len(batch.positions) * len(batch.candidates) * width
 
 
 def _pack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
+from bon.captured import CapturedSteps, captured_steps_kept
 from bon.generation import generate_candidates
 from bon.options import resolve_generation_config, sampling_of
 from bon.queries import query_token_ids
@@ -70,6 +72,9 @@ class BestOfNSampler:
             entropy unless given.
         n_candidates: how many of the best are returned, best first.
         generation_config: options of transformers' sampling; a call's keywords win over them.
+        compile: compile the decode step (see `generate_candidates`), and keep the last one, with the memory of its keys and
+            values, from call to call, as `bon.captured.captured_steps_kept` does: weights may change in place; an adapter
+            that is switched on or off on a GPU needs a sampler of its own.
 
     Raises:
         ValueError: `sample_size` or `n_candidates` is below 1, more are to be returned than drawn, or `generation_config`
@@ -86,6 +91,8 @@ class BestOfNSampler:
         seed: int | None = None,
         n_candidates: int = 1,
         generation_config: GenerationConfig | None = None,
+        *,
+        compile: bool = False,
     ) -> None:
         if sample_size < 1:
             raise ValueError(f"sample_size must be at least 1, got {sample_size}")
@@ -100,6 +107,7 @@ class BestOfNSampler:
         if generation_config is not None:
             _refuse_lengths(generation_config.to_dict(), "generation_config.")
         self.generation_config = generation_config
+        self._steps = CapturedSteps() if compile else None
         self._seeds = np.random.SeedSequence(fresh_seed() if seed is None else seed)
 
     def generate(
@@ -258,18 +266,20 @@ class BestOfNSampler:
         **options: Any,
     ) -> Candidates:
         """These candidates of every query, scored. If the reward fails, those `before` go with them into its error."""
-        part = generate_candidates(
-            self.model,
-            self.tokenizer,
-            queries,
-            len(block),
-            seed=seed,
-            generation_config=self.generation_config,
-            response_lengths=lengths,
-            first_candidate=block.start,
-            progress=progress,
-            **options,
-        )
+        with nullcontext() if self._steps is None else captured_steps_kept(self._steps):
+            part = generate_candidates(
+                self.model,
+                self.tokenizer,
+                queries,
+                len(block),
+                seed=seed,
+                generation_config=self.generation_config,
+                response_lengths=lengths,
+                first_candidate=block.start,
+                compile=self._steps is not None,
+                progress=progress,
+                **options,
+            )
         part = replace(part, metadata={**part.metadata, "response_lengths": list(lengths)})
         try:
             return score_candidates(part, progress=progress, **{SCORE: self.queries_to_scores})

@@ -29,7 +29,7 @@ def fixed(monkeypatch):
 
     def take(steps):
         @contextmanager
-        def given(device):
+        def given(device, compile=False):
             yield steps
 
         for module in (bon.generation, bon.continuation):
@@ -103,6 +103,25 @@ def test_a_model_whose_weights_were_replaced_gets_a_new_step_and_one_trained_in_
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_of_a_shape_that_comes_again_are_captured_too(kind, build_model, tokenizer, fixed, monkeypatch):
+    model = build_model(kind, spread=0.4)
+    shapes, load = [], bon.captured._FixedPrompts._load
+
+    def counted(self, ids, *arguments):
+        shapes.append(tuple(ids.shape))
+        load(self, ids, *arguments)
+
+    monkeypatch.setattr(bon.captured._FixedPrompts, "_load", counted)
+    calls = [PROMPTS, PROMPTS[::-1], [[9, *p[1:]] for p in PROMPTS], PROMPTS[:2], PROMPTS]
+    draw = lambda prompts: generate_candidates(model, tokenizer, prompts, 8, max_new_tokens=16, seed=3)  # noqa: E731
+    growing = [draw(prompts) for prompts in calls]
+    fixed(CapturedSteps(capture=False))
+    for prompts, expected in zip(calls, growing, strict=True):
+        assert_same(draw(prompts), expected, atol=1e-4)
+    assert shapes == [(5, 7)] * 3  # made with the second call, run with it and with the third
+
+
 def test_going_on_with_responses(build_model, tokenizer, fixed):
     model = build_model("llama", spread=0.4)
     short = generate_candidates(model, tokenizer, PROMPTS, 6, max_new_tokens=3, seed=4)
@@ -122,9 +141,9 @@ def test_a_step_waits_for_nothing(kind, prompts, build_model, tokenizer, monkeyp
     model = build_model(kind)
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
     monkeypatch.setattr(bon.decoding, "_looks_every", lambda device: 8)
-    fixed(CapturedSteps(capture=False))
     seen = []
     for length in (17, 25):  # two and three looks
+        fixed(CapturedSteps(capture=False))
         with Waits() as waits:
             generate_candidates(model, tokenizer, prompts, 4, max_new_tokens=length, eos_token_id=None)
         seen.append(waits.seen.total())
@@ -181,7 +200,7 @@ def test_short_responses_are_not_worth_a_capture(gpt2, tokenizer, fixed, made):
 def test_a_model_that_cannot_be_captured_is_tried_once_and_run_as_before(gpt2, tokenizer, fixed, made, monkeypatch):
     growing = generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=9)
 
-    def cannot(self):
+    def cannot(self, *arguments):
         raise RuntimeError("called a synchronizing CUDA operation")
 
     monkeypatch.setattr(bon.captured._FixedStep, "capture", cannot)
@@ -195,10 +214,11 @@ def test_a_model_that_cannot_be_captured_is_tried_once_and_run_as_before(gpt2, t
 def test_no_memory_for_a_capture_halves_the_batch_and_keeps_nothing(gpt2, tokenizer, fixed, made, monkeypatch):
     growing = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=9)
 
-    def small(self):
+    def small(self, *arguments):
         assert steps._step is None
         if self.rows > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
+        return self(*arguments)
 
     monkeypatch.setattr(bon.captured._FixedStep, "capture", small)
     steps = fixed(CapturedSteps())
