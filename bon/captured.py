@@ -16,7 +16,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -30,6 +30,9 @@ from transformers.cache_utils import DynamicLayer
 from bon.attention import single_queries
 
 _Made = TypeVar("_Made")
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+#: The mark of `capturable`.
+_CAPTURABLE = "_bon_capturable"
 
 _log = logging.getLogger(__name__)
 
@@ -240,6 +243,7 @@ class _FixedStep:
         self._graph: Any = None
         self._logits = like.new_empty(0)
         self._live = self._at = 0
+        self._ran = False
 
     def holds(self, rows: int, total: int) -> bool:
         """Whether it is good for a batch. Compiled, for one that leaves more of it idle: another costs half a minute."""
@@ -291,9 +295,10 @@ class _FixedStep:
         if not self.compiled:
             with _fewer_kernels(self.model):
                 return _step(self.model, *inputs)
-        with single_queries(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice of the compiler
-            return _program(self.model, self.rows, self.total)(self.model, *inputs)
+        with single_queries(), nullcontext() if self._ran else warnings.catch_warnings(action="ignore"):  # a compiler's advice
+            logits: torch.Tensor = _program(self.model, self.rows, self.total)(self.model, *inputs)
+        self._ran = True
+        return logits
 
 
 def _step(
@@ -413,6 +418,15 @@ def _recorded(forward: Callable[[], _Made], device: torch.device) -> tuple[torch
     return graph, result, first
 
 
+def capturable(hook: _Hook) -> _Hook:
+    """Marks a forward hook that does the same operations on tensors every time, and nothing else.
+
+    A model with any other hook is run operation by operation: a replayed step does not come by.
+    """
+    setattr(hook, _CAPTURABLE, True)
+    return hook
+
+
 def _has_fixed_shape(model: Any, cache: Any) -> bool:
     """Whether a step can be the same kernels over the same memory every time, as far as one can tell without running it."""
     config = model.config.get_text_config()
@@ -422,15 +436,20 @@ def _has_fixed_shape(model: Any, cache: Any) -> bool:
         and config._attn_implementation in ("sdpa", "eager")
         and not getattr(config, "alibi", False)  # computed from a mask of two dimensions
         # Hooks run in Python, which a replay does not; casts under autocast are cached outside the graph.
-        and not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        and all(getattr(hook, _CAPTURABLE, False) for hook in _hooks(model))
         and not torch.is_autocast_enabled(model.device.type)
     )
 
 
+def _hooks(model: Any) -> list[Any]:
+    each = (module for module in model.modules() if module._forward_hooks or module._forward_pre_hooks)
+    return [hook for module in each for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
+
+
 def _identity(model: Any) -> tuple[Any, ...]:
-    """The model and where its weights lie: a graph reads them there."""
+    """The model, its hooks, and where its weights lie: a graph reads them there."""
     weights = [tensor.data_ptr() for tensors in (model.parameters(), model.buffers()) for tensor in tensors]
-    return (id(model), model.config.get_text_config()._attn_implementation, *weights)
+    return (id(model), model.config.get_text_config()._attn_implementation, *map(id, _hooks(model)), *weights)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.utils.logging import disable_progress_bar
 
 from bon import ClassifierReward
+from bon.captured import capturable
 from suite.checksums import CHECKSUMS as CHECKSUMS
 from suite.checksums import write_checksums as write_checksums
 from suite.command import UserError
@@ -120,6 +121,7 @@ def never_padding(model: Any, tokenizer: Any) -> None:
     if pad is None or pad == tokenizer.eos_token_id:
         return
 
+    @capturable
     def suppress(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
         logits[..., pad] = _PAD_LOGIT
         return logits

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bon.attention import by_products, by_sums, fused, grouped_attention, single_queries
+from bon.attention import by_products, fused, grouped_attention, single_queries
 
 HEADS, LENGTH, WIDTH = 6, 7, 4
 
@@ -23,7 +23,7 @@ def masks():
     return {"none": None, "bool": seen, "added": torch.where(seen, 0.0, torch.finfo(torch.float32).min)}
 
 
-@pytest.mark.parametrize("attend", [fused, by_products, by_sums])
+@pytest.mark.parametrize("attend", [fused, by_products])
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("kind", ["none", "bool", "added"])
 @pytest.mark.parametrize("scaling", [None, 0.3])
@@ -53,7 +53,7 @@ def test_transformers_gets_its_own_shape(groups):
     torch.testing.assert_close(attended[:, 0], torch.cat(of_head, 1).squeeze(2))
 
 
-@pytest.mark.parametrize("attend", [fused, by_products, by_sums])
+@pytest.mark.parametrize("attend", [fused, by_products])
 def test_half_precision_is_that_of_its_numbers(attend):
     half = [each.bfloat16() for each in states(6)]
     single = [each.float() for each in half]

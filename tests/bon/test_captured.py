@@ -15,7 +15,7 @@ import bon.captured
 import bon.continuation
 import bon.generation
 from bon import generate_candidates
-from bon.captured import CapturedSteps, captured_steps, captured_steps_kept
+from bon.captured import CapturedSteps, capturable, captured_steps, captured_steps_kept
 from bon.continuation import continue_candidates
 
 KINDS = ["gpt2", "llama", "opt"]
@@ -178,6 +178,26 @@ def test_what_a_graph_cannot_hold_is_known_beforehand(change, build_model, token
     change(model)
     assert generate_candidates(model, tokenizer, PROMPTS, 2, max_new_tokens=8).metadata["steps"] == "plain"
     assert made == []
+
+
+def test_a_hook_of_nothing_but_operations_is_part_of_the_step(build_model, tokenizer, fixed, made):
+    model = build_model("llama", spread=0.4)
+    free = generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=12, eos_token_id=None)
+    often = int(np.bincount(free.token_ids[free.token_ids > 1]).argmax())  # neither padding nor the end
+
+    @capturable
+    def never(_module, _inputs, logits):
+        logits[..., often] = torch.finfo(logits.dtype).min
+        return logits
+
+    model.lm_head.register_forward_hook(never)
+    plain = generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=12, eos_token_id=None)
+    fixed(CapturedSteps(capture=False))
+    same = generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=12, eos_token_id=None)
+    assert same.metadata["steps"] == "captured"
+    assert len(made) == 1
+    assert not (same.token_ids == often).any()
+    assert_same(same, plain)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "bloom", "mamba"])
