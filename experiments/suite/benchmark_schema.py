@@ -18,7 +18,7 @@ from suite.schema import (
 )
 
 PARTS = ("sampler", "ppo")
-RIVALS = ("generate", "bf16", "continuous_batching", "trl")
+RIVALS = ("generate", "bf16", "compiled", "continuous_batching", "trl")
 
 
 @dataclass
@@ -27,7 +27,8 @@ class BenchmarkConfig:
 
     parts: list[str] = field(default_factory=lambda: list(PARTS))
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
-    """Whom the sampler is compared with; `bf16` adds half-precision rows, `trl` makes a virtual environment with pip."""
+    """Whom the sampler is compared with; `bf16` adds half-precision rows, `compiled` this sampler with `compile=True`,
+    `trl` makes a virtual environment with pip."""
     num_prompts: int = 64
     ns: list[int] = field(default_factory=lambda: [1, 8, 64])
     """Responses a prompt; a table of its own for each."""

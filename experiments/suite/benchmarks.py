@@ -111,9 +111,14 @@ def contenders(config: BenchmarkConfig, drawing: Drawing, stack: ExitStack) -> l
         stack.callback(rival.close)
         return rival
 
+    def compiled(dtype: torch.dtype) -> Contender:
+        return Ours(drawing, dtype, compile=True)
+
     makers: list[tuple[str | None, str, torch.dtype, Callable[[], Contender]]] = [
+        ("compiled", "bon compiled, fp32", single, partial(compiled, single)),
         ("generate", "transformers generate, fp32", single, partial(generate, single)),
         ("bf16", "bon, bf16", half, lambda: Ours(drawing, half)),
+        ("compiled", "bon compiled, bf16", half, partial(compiled, half)),
         ("bf16", "transformers generate, bf16", half, partial(generate, half)),
         ("continuous_batching", "transformers continuous batching, fp32", single, continuous_batching),
         ("trl", OldTRL.name, single, old_trl),
@@ -122,7 +127,7 @@ def contenders(config: BenchmarkConfig, drawing: Drawing, stack: ExitStack) -> l
     ]
     field: list[Contender] = [Ours(drawing, single)]
     for rival, name, dtype, make in makers:
-        if rival is None or rival in config.rivals:
+        if (rival is None or rival in config.rivals) and (dtype == single or "bf16" in config.rivals):
             try:
                 field.append(make())
             except Exception as error:  # as in `in_turns`: the reason becomes a row

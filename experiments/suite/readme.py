@@ -31,6 +31,7 @@ README = REPOSITORY / "README.md"
 HEADLINES = ("frontier", "headline")
 #: The n that the findings speak of.
 N = 8
+PRECISIONS = {"fp32": "single precision", "bf16": "bfloat16"}
 
 
 def update(path: Path = README) -> list[Path]:
@@ -170,12 +171,13 @@ def speed_sentence(folder: Path) -> str:
         UserError: there is no benchmark.
     """
     speeds = loaded("benchmark", folder)
-    told = []
-    for precision, name in (("single precision", "fp32"), ("bfloat16", "bf16")):
-        found = [pair for pair in pairs(speeds, True) if pair[0].n == N and pair[0].contender.endswith(name)]
-        if found:
-            rates = " and ".join(f"{times(*pair)} times the rate of {pair[1].contender.rpartition(',')[0]}" for pair in found)
-            told.append(f"in {precision} at {rates}, {found[0][0].share:.0%} of what the machine's matrix products allow")
+    rates: dict[str, list[str]] = {}
+    for ours, rival in pairs(speeds, True):
+        if ours.n == N:
+            way, _, precision = ours.contender.partition(", ")
+            name = f"{PRECISIONS[precision]}{way.removeprefix('bon')} ({ours.share:.0%} of what matrix products allow)"
+            rates.setdefault(name, []).append(f"{times(ours, rival)} times the rate of {rival.contender.rpartition(', ')[0]}")
+    told = [f"in {name} at {' and '.join(each)}" for name, each in rates.items()]
     updates = [f"{times(*pair)} times with {pair[0].contender.partition(', ')[2]}" for pair in pairs(speeds, False)]
     ppo = f" PPO updates run at a multiple of stock TRL's rate: {'; '.join(updates)}." if updates else ""
     return f"At n = {N} the sampler runs {'; '.join(told)}.{ppo} ({command('benchmark')}, `results/benchmark/speed.md`)"

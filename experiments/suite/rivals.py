@@ -10,6 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from bon import generate_candidates
+from bon.captured import CapturedSteps, captured_steps_kept
 from suite.machine import check_units, short
 from suite.policies import Policy
 from suite.schema import SamplingConfig
@@ -60,22 +62,30 @@ class Contender(Protocol):
 
 
 class Ours:
-    """This project's sampler, with its own choice of batches."""
+    """This project's sampler, with its own choice of batches; steps that are kept for calls alike where they are compiled."""
 
-    def __init__(self, drawing: Drawing, dtype: torch.dtype) -> None:
-        self.name, self.dtype = f"bon, {short(dtype)}", dtype
-        self.drawing = drawing
+    def __init__(self, drawing: Drawing, dtype: torch.dtype, compile: bool = False) -> None:
+        self.name, self.dtype = f"bon{' compiled' if compile else ''}, {short(dtype)}", dtype
+        self.drawing, self.compile = drawing, compile
+        self.steps, self.taken = CapturedSteps(), ""
         self.model = model_in(drawing.policy, dtype)
 
     def speed(self, n: int) -> float:
         """As `Contender.speed`."""
         tokenizer, prompts = self.drawing.policy.tokenizer, self.drawing.prompts
         options = self.drawing.options()
-        return per_second(lambda: int(generate_candidates(self.model, tokenizer, prompts, n, **options).lengths.sum()))
+
+        def draw() -> int:
+            pool = generate_candidates(self.model, tokenizer, prompts, n, compile=self.compile, **options)
+            self.taken = pool.metadata["steps"]
+            return int(pool.lengths.sum())
+
+        with captured_steps_kept(self.steps) if self.compile else nullcontext():
+            return per_second(draw)
 
     def note(self, n: int) -> str:
-        """Nothing: it takes no settings."""
-        return ""
+        """How its steps were run, where that is not what was asked for; it takes no settings."""
+        return f"steps: {self.taken}" if self.compile and self.taken != "compiled" else ""
 
 
 class _AtItsBest(ABC):

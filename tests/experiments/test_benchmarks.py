@@ -23,8 +23,10 @@ from suite.speeds import UnavailableError
 CPU = torch.device("cpu")
 ROWS = [
     "bon, fp32",
+    "bon compiled, fp32",
     "transformers generate, fp32",
     "bon, bf16",
+    "bon compiled, bf16",
     "transformers generate, bf16",
     "transformers continuous batching, fp32",
     "TRL 0.24 BestOfNSampler, fp32",
@@ -74,6 +76,7 @@ def test_every_row_for_every_n(tiny_benchmark, fewer_reviews, one_number_format,
     absent = {speed.contender: speed.note for speed in speeds if math.isnan(speed.median)}
     assert absent == {
         "bon, bf16": "no bf16 units",
+        "bon compiled, bf16": "no bf16 units",
         "transformers generate, bf16": "no bf16 units",
         "TRL 0.24 BestOfNSampler, fp32": "pip failed: no network",
         "limit: matrix products, bf16": "no bf16 units",
@@ -81,6 +84,7 @@ def test_every_row_for_every_n(tiny_benchmark, fewer_reviews, one_number_format,
     ran = {(speed.n, speed.contender): speed for speed in speeds if speed.contender not in absent}
     for n in (1, 2):
         assert ran[n, "bon, fp32"].ratio == 1.0
+        assert ran[n, "bon compiled, fp32"].note == "steps: plain"  # too short a response to compile for
         assert ran[n, "limit: matrix products, fp32"].share == 1.0
         assert re.fullmatch(r"[12] prompts a call", ran[n, "transformers generate, fp32"].note)
         assert re.fullmatch(r"\S+ GFLOP/s", ran[n, "limit: matrix products, fp32"].note)
