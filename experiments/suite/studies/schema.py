@@ -49,7 +49,7 @@ class WeakProxyConfig:
     """Steps of its training."""
     kl_coef: float = 0.0
     """Nothing holds the policy back: Gao et al. 2022 found that a penalty moves it along the same curve, only less far."""
-    updates: int = 64
+    updates: int = 128
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
 
     def rules(self) -> list[Rule]:
