@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import study_folders
 from matplotlib.colors import to_rgba
+from matplotlib.container import BarContainer
 from matplotlib.text import Text
 
 from suite.command import UserError
@@ -17,6 +18,7 @@ from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
 from suite.figures.results import Results
 from suite.figures.series import over_seeds, over_training, settings, spread
+from suite.figures.speed import SPEED
 from suite.figures.studies import checked_names, loaded
 from suite.speeds import Speed, write_csv
 
@@ -265,6 +267,14 @@ def test_swept_policies_that_end_at_one_kl_are_compared_over_their_training(fold
     found = differences(replace(results, findings={**results.findings, "equal_kl": {"ppo": []}, "compared": compared}))
     assert [name for _, name in found] == [f"PPO, kl_coef {value:g}" for value in (0.02, 0.05, 0.1, 0.2, 0.5)]
     assert list(found.values()) == [at_equal_kl] * 5
+
+
+def test_every_contender_has_its_bar():
+    names = [f"contender {k}" for k in range(8)]  # the most that the benchmark has
+    speeds = [Speed("sampling", 8, name, 1.0, 1.0, 1.0, "tokens/s", 1.0) for name in names]
+    with style.styled():
+        bars = [each for each in SPEED.figure(speeds).axes[0].containers if isinstance(each, BarContainer)]
+    assert [each.get_label() for each in bars] == names
 
 
 def test_captions_hold_the_numbers(folders):

@@ -17,8 +17,8 @@ from suite.figures.style import SINGLE_COLUMN, colour, marker, setting_title, ti
 from suite.figures.words import parts, seeds_and_prompts
 
 Points = Sequence[Mapping[str, float]]
-#: Markers of one method's lines.
-FILLS = ("full", "none", "left", "right", "bottom", "top")
+#: Markers of a method's second line and those after it.
+MARKERS = ("s", "^", "D", "v", "P")
 
 
 def differences(results: Results) -> dict[tuple[str, str], Points]:
@@ -52,8 +52,8 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
             [places.index(part["kl"]) + shift for part in each],
             value,
             yerr=[value - low, high - value],
-            fmt=marker(method),
-            fillstyle=FILLS[drawn[method] % len(FILLS)],
+            fmt=(marker(method), *MARKERS)[drawn[method] % (1 + len(MARKERS))],
+            fillstyle="none" if drawn[method] % 2 else "full",
             markersize=3.5,
             elinewidth=0.9,
             color=colour(method),

@@ -22,6 +22,8 @@ BARS = (
     ("#777777", ""),
     ("white", "...."),
     ("#DDDDDD", "xxxx"),
+    ("black", ""),
+    ("white", "----"),
 )
 LIMIT = "limit: matrix products"
 #: How this project's contenders begin.
@@ -55,7 +57,7 @@ def speed_bars(axes: Axes, speeds: Sequence[Speed], unit: str) -> None:
     groups = list(dict.fromkeys(line.n for line in speeds))
     names = list(dict.fromkeys(line.contender for line in speeds))
     width = 0.8 / len(names)
-    for k, (name, (face, hatch)) in enumerate(zip(names, BARS, strict=False)):
+    for k, (name, (face, hatch)) in enumerate(zip(names, BARS[: len(names)], strict=True)):
         lines = [line for line in speeds if line.contender == name]
         at = [groups.index(line.n) + width * (k - (len(names) - 1) / 2) for line in lines]
         middle = np.array([line.median for line in lines])
