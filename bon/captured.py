@@ -28,11 +28,16 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from bon.attention import single_queries
+from bon.drawing import sampled
+from bon.packed import packed_weights
 
 _Made = TypeVar("_Made")
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 #: The mark of `capturable`.
 _CAPTURABLE = "_bon_capturable"
+
+#: What follows a token: logits [R, V], or the next token [R] where it is drawn already and its log-probability [R] in nats.
+Outcome = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +47,6 @@ _ALIGNMENT = 16
 _FEWEST_STEPS = 8
 #: Shapes whose compiled steps are remembered for a model.
 _PROGRAMS = 16
-#: Inductor's options. Its own CUDA graphs are off by default, as they must be: the step is captured here.
-_INDUCTOR: dict[str, Any] = {}
 #: Classes that compute weight * x / sqrt(mean(x^2) + eps), in eight kernels where torch has one.
 _RMS_NORMS = frozenset({"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "SmolLM3RMSNorm", "Phi3RMSNorm"})
 
@@ -100,8 +103,9 @@ class CapturedSteps:
         steps: int,
         tokens: torch.Tensor,
         going: torch.Tensor,
-    ) -> tuple[_FixedStep, torch.Tensor] | None:
-        """The step for candidates of B prompts, and the logits [B * K, V] after their first token.
+        uniforms: torch.Tensor | None,
+    ) -> tuple[_FixedStep, Outcome] | None:
+        """The step for candidates of B prompts, and what comes after their first token.
 
         None where this model has to be run operation by operation.
 
@@ -114,6 +118,7 @@ class CapturedSteps:
             steps: T, the most tokens of a response.
             tokens: [B * K], the first of each response.
             going: [B * K], whether a response goes on after it.
+            uniforms: [B * K] in [0, 1), where the next token may be drawn from nothing but the logits.
 
         Raises:
             torch.OutOfMemoryError: the GPU is too small for B * K rows; nothing is kept then.
@@ -123,16 +128,18 @@ class CapturedSteps:
         identity = _identity(model)
         rows, total = mask.shape[0] * repeats, -(-(mask.shape[1] + steps) // _ALIGNMENT) * _ALIGNMENT
         compiled = self.compile and ("step", "compiled", *identity) not in self._refused
+        inputs = (tokens, going, uniforms)
+        kind = (compiled, self._draws(compiled, uniforms))
         step = self._step
-        if step is not None and self._model == identity and step.compiled == compiled and step.holds(rows, total):
+        if step is not None and self._model == identity and (step.compiled, step.draws) == kind and step.holds(rows, total):
             step.load(cache, mask, positions, repeats)
-            return step, step(tokens, going)
+            return step, step(*inputs)
         self._step = step = None  # its memory is needed for the next
 
-        def made(compiled: bool) -> tuple[_FixedStep, torch.Tensor]:
-            step = _FixedStep(model, cache, rows, total, compiled)
+        def made(compiled: bool) -> tuple[_FixedStep, Outcome]:
+            step = _FixedStep(model, cache, rows, total, compiled, self._draws(compiled, uniforms))
             step.load(cache, mask, positions, repeats)
-            return step, step.capture(tokens, going) if self.capture else step(tokens, going)
+            return step, step.capture(*inputs) if self.capture else step(*inputs)
 
         begun = self._possible("step", "compiled", identity, lambda: made(True)) if compiled else None
         if begun is None and (self.capture or not self.compile):
@@ -140,6 +147,10 @@ class CapturedSteps:
         if begun is not None:
             self._step, self._model = begun[0], identity
         return begun
+
+    def _draws(self, compiled: bool, uniforms: torch.Tensor | None) -> bool:
+        """Whether the step draws the next token as well, which makes one pass over logits of what are five."""
+        return compiled and not self.capture and uniforms is not None
 
     def _possible(self, what: str, how: str, identity: tuple[Any, ...], make: Callable[[], _Made]) -> _Made | None:
         """What `make` makes, or None where the model does what it cannot hold: then it is not tried again."""
@@ -230,18 +241,20 @@ def _room(like: torch.Tensor, rows: int, total: int) -> torch.Tensor:
 class _FixedStep:
     """One token through the model for `rows` responses of at most `total` tokens with their prompts."""
 
-    def __init__(self, model: Any, cache: Any, rows: int, total: int, compiled: bool = False) -> None:
+    def __init__(self, model: Any, cache: Any, rows: int, total: int, compiled: bool = False, draws: bool = False) -> None:
         like = cache.layers[0].keys
         self.model, self.rows, self.total, self.dtype, self.compiled = model, rows, total, like.dtype, compiled
         self._closed = torch.finfo(like.dtype).min
         self._tokens = torch.zeros((rows, 1), dtype=torch.long, device=like.device)
         self._positions = torch.zeros_like(self._tokens)
+        self._uniforms = torch.zeros(rows, dtype=torch.float64, device=like.device) if draws else None
         self._slot = torch.zeros(1, dtype=torch.long, device=like.device)
         self._mask = like.new_full((rows, 1, 1, total), self._closed)
         self._keys = [_room(layer.keys, rows, total) for layer in cache.layers]
         self._values = [_room(layer.values, rows, total) for layer in cache.layers]
         self._graph: Any = None
-        self._logits = like.new_empty(0)
+        self._outcome: Outcome = like.new_empty(0)
+        self._packed: dict[Any, Any] = {}
         self._live = self._at = 0
         self._ran = False
 
@@ -252,7 +265,8 @@ class _FixedStep:
         return self.rows // 2 < rows <= self.rows and self.total == total
 
     def load(self, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int) -> None:
-        """Take in the prompts of a batch; rows beyond its own run idle."""
+        """Take in the prompts of a batch, and the weights of today; rows beyond its own run idle."""
+        self._packed.clear()
         prompts, width = mask.shape
         self._live, self._at = prompts * repeats, width
         for keys, values, layer in zip(self._keys, self._values, cache.layers, strict=True):
@@ -265,40 +279,61 @@ class _FixedStep:
         self._positions[: self._live, 0] = positions.repeat_interleave(repeats)
         self._slot.fill_(width)
 
-    def __call__(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
-        """Logits [R, V] after the tokens [R]; they hold until the next call. Rows that have ended stay where they are."""
-        self._set(tokens, going)
+    @property
+    def draws(self) -> bool:
+        """Whether it draws the next token as well."""
+        return self._uniforms is not None
+
+    def __call__(self, tokens: torch.Tensor, going: torch.Tensor, uniforms: torch.Tensor | None) -> Outcome:
+        """What comes after the tokens [R]; it holds until the next call. Rows that have ended stay where they are.
+
+        Args:
+            tokens: [R].
+            going: [R], whether a response goes on after its token.
+            uniforms: [R], to draw the next one with, for a step that does.
+        """
+        self._set(tokens, going, uniforms)
         if self._graph is None:
-            self._logits = self._forward()
+            self._outcome = self._forward()
         else:
             self._graph.replay()
-        return self._logits[: self._live]
+        return self._alive(self._outcome)
 
-    def _set(self, tokens: torch.Tensor, going: torch.Tensor) -> None:
+    def _set(self, tokens: torch.Tensor, going: torch.Tensor, uniforms: torch.Tensor | None) -> None:
         self._tokens[: self._live, 0] = tokens
         self._positions[: self._live, 0] += going
+        if self._uniforms is not None and uniforms is not None:
+            self._uniforms[: self._live] = uniforms
         self._slot.fill_(self._at)
         self._mask[..., self._at] = 0.0
         self._at += 1
 
-    def capture(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
+    def _alive(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, torch.Tensor):
+            return outcome[: self._live]
+        tokens, logprobs = outcome
+        return tokens[: self._live], logprobs[: self._live]
+
+    def capture(self, tokens: torch.Tensor, going: torch.Tensor, uniforms: torch.Tensor | None) -> Outcome:
         """As `__call__`, and record the step for the calls that follow; errors as of `_recorded`."""
-        self._set(tokens, going)
+        self._set(tokens, going, uniforms)
         if self.compiled:
             self._forward()  # compiles, and may wait for the GPU to do so
-        self._graph, self._logits, logits = _recorded(self._forward, self._tokens.device)
-        logits.record_stream(torch.cuda.current_stream(logits.device))  # it comes from another
-        return logits[: self._live]
+        self._graph, self._outcome, first = _recorded(self._forward, self._tokens.device)
+        for tensor in (first,) if isinstance(first, torch.Tensor) else first:
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))  # it comes from another
+        return self._alive(first)
 
-    def _forward(self) -> torch.Tensor:
-        inputs = (self._tokens, self._positions, self._mask, self._slot, self._keys, self._values)
+    def _forward(self) -> Outcome:
+        inputs = (self._tokens, self._positions, self._mask, self._slot, self._keys, self._values, self._uniforms)
         if not self.compiled:
             with _fewer_kernels(self.model):
                 return _step(self.model, *inputs)
-        with single_queries(), nullcontext() if self._ran else warnings.catch_warnings(action="ignore"):  # a compiler's advice
-            logits: torch.Tensor = _program(self.model, self.rows, self.total)(self.model, *inputs)
+        quiet = nullcontext() if self._ran else warnings.catch_warnings(action="ignore")  # a compiler's advice
+        with single_queries(), packed_weights(self._packed), quiet:
+            outcome: Outcome = _program(self.model, self.rows, self.total, self.draws)(self.model, *inputs)
         self._ran = True
-        return logits
+        return outcome
 
 
 def _step(
@@ -309,8 +344,9 @@ def _step(
     slot: torch.Tensor,
     keys: list[torch.Tensor],
     values: list[torch.Tensor],
-) -> torch.Tensor:
-    """Logits [R, V] after tokens [R, 1], whose keys and values are written at `slot` [1] of those of every layer."""
+    uniforms: torch.Tensor | None,
+) -> Outcome:
+    """What comes after tokens [R, 1], whose keys and values are written at `slot` [1] of those of every layer."""
     output = model(
         input_ids=tokens,
         attention_mask=mask,
@@ -319,27 +355,30 @@ def _step(
         use_cache=True,
         return_dict=True,
     )
-    return output.logits[:, -1]
+    logits: torch.Tensor = output.logits[:, -1]
+    return logits if uniforms is None else sampled(logits, uniforms)
 
 
 _programs: WeakKeyDictionary[Any, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
 
 
-def _program(model: Any, rows: int, total: int) -> Any:
+def _program(model: Any, rows: int, total: int, draws: bool) -> Any:
     """`_step`, compiled for one shape.
 
     It holds no weights, keys or values, only what is computed with them, so it outlives the call, and a second call of its
     shape need not compile again.
     """
+    from bon.compiler import options  # only here: it imports torch's compiler, which takes a second
+
     shapes = _programs.setdefault(model, {})
-    shape = (rows, total)
+    shape = (rows, total, draws)
     if shape not in shapes:
         while len(shapes) >= _PROGRAMS:
             del shapes[next(iter(shapes))]
         # What is compiled belongs to a code object: with one of its own a shape does not count as a recompilation of another,
         # of which there may be but eight, and goes when it is forgotten.
         step = types.FunctionType(_step.__code__.replace(), _step.__globals__)
-        shapes[shape] = torch.compile(step, fullgraph=True, dynamic=False, options=dict(_INDUCTOR))
+        shapes[shape] = torch.compile(step, fullgraph=True, dynamic=False, options=options())
     return shapes[shape]
 
 

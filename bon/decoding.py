@@ -19,7 +19,8 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Logits
 from transformers.cache_utils import DynamicLayer
 
 from bon.attention import single_queries
-from bon.captured import CapturedSteps
+from bon.captured import CapturedSteps, Outcome
+from bon.drawing import most_likely, sampled
 
 #: Steps between two looks at whether all responses have ended. A look makes a GPU's queue run empty; on a CPU it is free.
 _GPU_LOOKS_EVERY = 8
@@ -61,21 +62,28 @@ class _Draw:
         self.logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
         self.raw_logprobs = torch.zeros(rows, dtype=torch.float64, device=device)
 
+    @property
+    def plain(self) -> bool:
+        """Whether tokens are drawn from the model's own distribution: then logits are all it takes."""
+        return not self.processors and not self.greedy
+
     def draw(self, ids: Any, logits: Any) -> torch.Tensor:
         """The next token of every row [R], from logits [R, V] after the ids [R, L + t]; rows that have ended get padding."""
-        processed = logits
+        scores = logits
         if self.processors:
             logits = logits.float()
-            processed = self.processors(ids, logits.clone())
-        probabilities = processed.softmax(-1, dtype=torch.float32)  # in one pass, where they come in half precision
-        tokens = probabilities.argmax(-1) if self.greedy else inverse_cdf(probabilities, self.uniforms[:, self.step])
-        at = tokens[:, None]
-        logprob = probabilities.gather(1, at).squeeze(1).log().double()
-        self.logprobs += torch.where(self.going, logprob, 0.0)
-        raw = logprob
+            scores = self.processors(ids, logits.clone())
+        tokens, logprobs = most_likely(scores) if self.greedy else sampled(scores, self.uniforms[:, self.step])
+        raw = None
         if self.processors:
-            raw = (logits.gather(1, at).squeeze(1) - logits.logsumexp(-1)).double()
-        self.raw_logprobs += torch.where(self.going, raw, 0.0)
+            raw = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(-1)
+        return self.take(tokens, logprobs, raw)
+
+    def take(self, tokens: torch.Tensor, logprobs: torch.Tensor, raw_logprobs: torch.Tensor | None = None) -> torch.Tensor:
+        """As `draw`, with tokens [R] that are drawn already and their log-probabilities [R], raw ones if they differ."""
+        logprobs = torch.where(self.going, logprobs.double(), 0.0)
+        self.logprobs += logprobs
+        self.raw_logprobs += logprobs if raw_logprobs is None else torch.where(self.going, raw_logprobs.double(), 0.0)
         tokens = torch.where(self.going, tokens, self.pad_token_id)
         self.token_ids[:, self.step] = tokens
         self.lengths += self.going
@@ -85,17 +93,6 @@ class _Draw:
 
     def responses(self, steps: str) -> Responses:
         return Responses(self.token_ids, self.lengths, self.logprobs, self.raw_logprobs, steps)
-
-
-def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Tokens [R] drawn from unnormalised probabilities [R, V], one uniform number in [0, 1) a row.
-
-    A token of probability zero is never drawn. Twenty times as fast as `torch.multinomial` on a CPU.
-    """
-    cdf = probabilities.cumsum(-1)
-    total = cdf[:, -1]
-    target = torch.minimum(uniforms.to(cdf.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf, target[:, None], right=True).squeeze(1)
 
 
 class _RoomyLayer(DynamicLayer):
@@ -238,25 +235,31 @@ def _decode_forward(
     logits = logits.repeat_interleave(repeats, 0)
     all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
     every = _looks_every(ids.device)
-    advance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    advance: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], Outcome] | None = None
+    outcome: Outcome = logits
     way = "plain"
     with single_queries() if ids.device.type == "cpu" else nullcontext():
         for step in range(steps):
-            tokens = all_ids[:, width + step] = draw.draw(all_ids[:, : width + step], logits)
+            if isinstance(outcome, torch.Tensor):
+                tokens = draw.draw(all_ids[:, : width + step], outcome)
+            else:
+                tokens = draw.take(*outcome)
+            all_ids[:, width + step] = tokens
             if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
                 break
+            uniforms = draw.uniforms[:, step + 1] if draw.plain else None
             if advance is not None:
-                logits = advance(tokens, draw.going)
+                outcome = advance(tokens, draw.going, uniforms)
                 continue
             begun = None
             if captured is not None:
-                begun = captured.begin(model, cache, mask, position[:, -1], repeats, steps, tokens, draw.going)
+                begun = captured.begin(model, cache, mask, position[:, -1], repeats, steps, tokens, draw.going, uniforms)
             if begun is not None:
-                advance, logits = begun
+                advance, outcome = begun
                 way = "compiled" if begun[0].compiled else "captured"
             else:
                 advance = _GrowingStep(model, cache, mask, position[:, -1:], repeats, steps, padded)
-                logits = advance(tokens, draw.going)
+                outcome = advance(tokens, draw.going)
             del cache, prefilled  # the candidates have their own now
     return way
 
@@ -294,8 +297,8 @@ class _GrowingStep:
         self.mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
         self.position = position.repeat_interleave(repeats, 0)
 
-    def __call__(self, tokens: torch.Tensor, going: torch.Tensor) -> torch.Tensor:
-        """Logits [R, V] after the tokens [R]."""
+    def __call__(self, tokens: torch.Tensor, going: torch.Tensor, uniforms: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits [R, V] after the tokens [R]; they are not drawn from here."""
         self.position = self.position + going[:, None].long()  # rows that have ended stay inside the context
         self.seen += 1
         output = self.model(

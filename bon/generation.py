@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,8 +127,8 @@ def generate_candidates(
         max_rows=max(1, _GPU_BATCH_LOGITS // model.config.get_text_config().vocab_size) if on_gpu else None,
         length_class=_GPU_LENGTH_CLASS if on_gpu or compile else 1,
     )
-    if compile:  # the largest first: its step holds the others
-        batches = iter(sorted(batches, key=lambda batch: -_tokens(batch, token_ids, limits)))
+    if compile:  # equal batches, the largest first: its step holds the others
+        batches = iter(sorted(_evened(batches, token_ids, limits), key=lambda batch: -_tokens(batch, token_ids, limits)))
     steps = set()
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
     with bar, evaluation_mode(model), captured_steps(device, compile) as captured:
@@ -282,6 +283,24 @@ def _pack(
             group = []
     if group:
         yield _Batch(tuple(group), candidates)
+
+
+def _evened(batches: Iterable[_Batch], prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> Iterator[_Batch]:
+    """The same batches, those of nearly one length cut into as many of nearly one size: rows that a step leaves idle cost too.
+
+    The largest stays the largest: where equal parts would have more tokens than any of them had, they are left as they are.
+    """
+
+    def kind(batch: _Batch) -> tuple[range, int]:
+        return batch.candidates, -(-len(prompts[batch.positions[0]]) // _GPU_LENGTH_CLASS)
+
+    for (candidates, _), run in itertools.groupby(batches, kind):
+        before = list(run)
+        positions = [position for batch in before for position in batch.positions]
+        cuts = [len(positions) * part // len(before) for part in range(len(before) + 1)]
+        even = [_Batch(tuple(positions[begin:end]), candidates) for begin, end in itertools.pairwise(cuts)]
+        most = max(_tokens(batch, prompts, limits) for batch in before)
+        yield from even if max(_tokens(batch, prompts, limits) for batch in even) <= most else before
 
 
 def _decode_within_memory(

@@ -4,7 +4,9 @@ import copy
 import logging
 import pickle
 import shutil
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from pool_checks import PROMPTS, assert_same, last_number
@@ -12,7 +14,10 @@ from torch._dynamo.utils import counters
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 import bon.captured
+import bon.generation
 from bon import BestOfNSampler, generate_candidates
+from bon.captured import captured_steps_kept
+from bon.likelihood import sequence_logprobs
 
 OPTIONS = {"response_lengths": [21, 4, 17, 12, 9], "seed": 1, "eos_token_id": [1, 40, 41, 42, 43]}
 PROCESSORS = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2, "min_new_tokens": 3}
@@ -36,13 +41,13 @@ def test_it_draws_the_same_and_compiles_once(kind, build_model, tokenizer, compi
         same = generate_candidates(model, tokenizer, PROMPTS, 8, **options, compile=True)
         assert (growing.metadata["steps"], same.metadata["steps"]) == ("plain", "compiled")
         assert_same(same, growing, atol=1e-4)
-    assert compiled() == 1
+    assert compiled() == 2  # the first draws its tokens too, the second leaves that to the processors
     # Batches of 2, 2 and 1 prompts of several lengths, and other weights.
     draw = lambda **more: generate_candidates(model, tokenizer, PROMPTS, 8, max_new_tokens=20, **more)  # noqa: E731
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(0.9)
     assert_same(draw(compile=True, max_batch_tokens=8 * 2 * 27), draw(), atol=1e-4)
-    assert compiled() == 2
+    assert compiled() == 3
 
 
 @needs_compiler
@@ -98,9 +103,9 @@ def test_what_has_no_fixed_shape_is_not_compiled(kind, length, build_model, toke
 def test_shapes_are_forgotten_and_none_of_them_keeps_a_model(build_model, monkeypatch):
     monkeypatch.setattr(bon.captured, "_PROGRAMS", 2)
     model = build_model("gpt2")
-    programs = [bon.captured._program(model, rows, 16) for rows in (2, 4, 6)]
-    assert list(bon.captured._programs[model]) == [(4, 16), (6, 16)]
-    assert bon.captured._program(model, 6, 16) is programs[2]
+    programs = [bon.captured._program(model, rows, 16, draws) for rows, draws in ((2, True), (4, True), (4, False))]
+    assert list(bon.captured._programs[model]) == [(4, 16, True), (4, 16, False)]
+    assert bon.captured._program(model, 4, 16, False) is programs[2]
     held = len(bon.captured._programs)
     del model
     assert len(bon.captured._programs) == held - 1
@@ -115,6 +120,65 @@ def test_what_a_compiled_step_is_good_for(rows, total, held, build_model):
     with torch.inference_mode():
         cache = model(input_ids=torch.tensor([[5]]), use_cache=True).past_key_values
     assert bon.captured._FixedStep(model, cache, 64, 32, True).holds(rows, total) is held
+
+
+@needs_compiler
+@pytest.mark.parametrize(("kind", "products"), [("gpt2", 4 * 2 + 1), ("llama", 7 * 2 + 1)])
+def test_products_of_a_compiled_step_take_packed_weights_those_of_the_day(kind, products, build_model, tokenizer, monkeypatch):
+    model = build_model(kind, spread=0.4)
+    packed = []
+
+    @contextmanager
+    def watched(weights, given=bon.captured.packed_weights):
+        with given(weights):
+            yield
+        packed.append(len(weights))
+
+    monkeypatch.setattr(bon.captured, "packed_weights", watched)
+    draw = lambda **more: generate_candidates(model, tokenizer, PROMPTS, 8, max_new_tokens=12, **more)  # noqa: E731
+    with captured_steps_kept():
+        before = draw(compile=True)
+        assert_same(before, draw(), atol=1e-4)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.8)
+        after = draw(compile=True)
+    assert_same(after, draw(), atol=1e-4)
+    assert (before.token_ids != after.token_ids).any()
+    assert set(packed) == {products}  # four or seven matrices in each of two layers, and the last
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_half_precision_is_as_near_to_single_precision_as_without(kind, build_model, tokenizer):
+    single = build_model(kind, spread=0.4)
+    half = copy.deepcopy(single).to(torch.bfloat16)
+    errors = {}
+    for compile in (False, True):
+        pool = generate_candidates(half, tokenizer, PROMPTS, 64, max_new_tokens=12, compile=compile)
+        assert pool.metadata["steps"] == ("compiled" if compile else "plain")
+        exact = sequence_logprobs(single, pool)
+        errors[compile] = np.abs(pool.logprobs - exact).mean()
+    assert 0 < errors[True] < 1.25 * errors[False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([(0, 1, 2, 3, 4), (5,)], [(0, 1, 2), (3, 4, 5)]),
+        ([(0, 1, 2, 3, 4), (5,), (6,), (7,)], [(0, 1), (2, 3), (4, 5, 6), (7,)]),
+        # Four rows of 20 tokens are more than five of 8, or two of 20.
+        ([(0, 1, 2, 3, 4), (5, 8)], [(0, 1, 2, 3, 4), (5, 8)]),
+        ([(0, 1), (8,)], [(0, 1), (8,)]),
+    ],
+)
+def test_batches_of_one_length_are_made_equal_unless_the_largest_grows(before, after):
+    lengths, limits = (2, 2, 3, 3, 4, 5, 6, 17, 16), [4] * 9
+    prompts = [[5] * length for length in lengths]
+    batches = [bon.generation._Batch(positions, range(8)) for positions in before]
+    evened = list(bon.generation._evened(batches, prompts, limits))
+    assert [batch.positions for batch in evened] == after
+    assert all(batch.candidates == range(8) for batch in evened)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="captures in a CUDA graph")

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pool_checks import EOS, PAD, PROMPTS, assert_same, responses
 from scipy import stats
 from transformers import GenerationConfig
 
 from bon import Candidates, generate_candidates
-from bon.decoding import inverse_cdf, keeps_plain_cache
+from bon.decoding import keeps_plain_cache
+from bon.drawing import inverse_cdf, most_likely, sampled
 
 KINDS = ["gpt2", "llama", "qwen2", "gemma", "mistral", "opt", "bloom", "mamba"]
 
@@ -30,6 +33,36 @@ def test_inverse_cdf_by_hand_never_draws_the_impossible():
     uniforms = torch.tensor([0.0, 0.2499, 0.25, 0.2501, 0.9999, 1 - 2.0**-53], dtype=torch.float64)
     tokens = inverse_cdf(probabilities.expand(6, 5), uniforms)
     assert tokens.tolist() == [1, 1, 3, 3, 3, 3]
+
+
+@settings(deadline=None, max_examples=60)
+@given(vocabulary=st.sampled_from([2, 127, 128, 129, 256, 300, 641]), holes=st.floats(0, 0.98), seed=st.integers(0, 10_000))
+def test_inverse_cdf_finds_what_one_long_sum_finds(vocabulary, holes, seed):
+    generator = np.random.default_rng(seed)
+    weights = generator.lognormal(0, 3, (6, vocabulary)).astype(np.float32)
+    weights[generator.random(weights.shape) < holes] = 0
+    weights[np.arange(6), generator.integers(vocabulary, size=6)] = generator.random(6) + 0.1
+    uniforms = np.append(generator.random(4), [0.0, 1 - 2.0**-53])
+    tokens = inverse_cdf(torch.from_numpy(weights), torch.from_numpy(uniforms)).numpy()
+    assert (np.take_along_axis(weights, tokens[:, None], 1) > 0).all()
+    cdf = weights.astype(np.float64).cumsum(1) / weights.sum(1, keepdims=True, dtype=np.float64)
+    below, above = (np.take_along_axis(np.pad(cdf, ((0, 0), (1, 0))), tokens[:, None] + k, 1)[:, 0] for k in (0, 1))
+    assert (below - 1e-6 <= uniforms).all()
+    assert (uniforms <= above + 1e-6).all()
+
+
+@pytest.mark.parametrize("vocabulary", [5, 300])
+def test_every_token_gets_its_share_of_the_uniform_numbers(vocabulary):
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(0))
+    uniforms = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    tokens, logprobs = sampled(logits.expand(100_000, -1), uniforms)
+    shares = torch.bincount(tokens, minlength=vocabulary) / 100_000
+    expected = logits[0].double().softmax(-1)
+    torch.testing.assert_close(shares.double(), expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(logprobs.double(), expected.log()[tokens], atol=1e-5, rtol=0)
+    tokens, logprobs = most_likely(logits)
+    assert tokens.item() == expected.argmax()
+    assert logprobs.item() == pytest.approx(float(expected.max().log()), abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
