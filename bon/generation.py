@@ -81,8 +81,8 @@ def generate_candidates(
             running out of memory halves the batch and goes on.
         compile: compile the decode step by `torch.compile`. That takes up to half a minute for every shape of a batch (its
             rows and length), and is remembered for later calls with this model: for many calls alike, or very many
-            candidates. On a CPU it also takes a second copy of the weights. What cannot be compiled is drawn as without, with a
-            warning in the log. Responses of fewer than 8 tokens, and models with a cache other than plain keys and values,
+            candidates. On a CPU it also takes a second copy of the weights. What cannot be compiled is drawn as without, with
+            a warning in the log. Responses of fewer than 8 tokens, and models with a cache other than plain keys and values,
             never are.
         progress: show a bar on a terminal.
         **generation_kwargs: single options of GenerationConfig, for example `temperature=0.7, max_new_tokens=24`.
