@@ -15,9 +15,10 @@ from transformers import GenerationConfig
 from bon.candidates import Candidates
 from bon.captured import CapturedSteps, captured_steps
 from bon.decoding import Responses, decode, evaluation_mode
-from bon.generation import automatic_batch_tokens, check_context, decoded
+from bon.generation import automatic_batch_tokens, check_context
 from bon.options import reads_positions, resolve_generation_config
 from bon.randomness import candidate_uniforms
+from bon.texts import decoded
 from bon.wrappers import unwrapped
 
 #: One response: its prompt and candidate in the pool.

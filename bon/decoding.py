@@ -150,13 +150,14 @@ def keeps_plain_cache(model: Any) -> bool:
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
     """Dropout off inside, and as it was afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 @torch.inference_mode()

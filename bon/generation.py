@@ -18,6 +18,7 @@ from bon.captured import CapturedSteps, captured_steps
 from bon.decoding import Responses, decode, evaluation_mode
 from bon.options import reads_positions, resolve_generation_config, sampling_of
 from bon.randomness import candidate_uniforms
+from bon.texts import decoded
 from bon.wrappers import unwrapped
 
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
@@ -64,8 +65,9 @@ def generate_candidates(
     Every candidate has its own stream of uniform numbers, keyed by (seed, prompt id, candidate); no global generator is read
     or moved. So the first n candidates of a pool of N are those of a pool of n, and a pool can be grown later with
     `first_candidate`. On one machine the same call gives the same bits. A different cut of the work (another
-    `max_batch_tokens`, other prompts beside this one) changes logits by rounding (about 1e-6), which changes a token only
-    where its uniform number falls within that of a boundary: then the candidate is another draw from the same distribution.
+    `max_batch_tokens`, other prompts beside this one), or of the kernels (`compile`, graphs that are kept between calls on a
+    GPU), changes logits by rounding (about 1e-6), which changes a token only where its uniform number falls within that of a
+    boundary: then the candidate is another draw from the same distribution.
 
     Args:
         model: a transformers causal LM, bare, with a PEFT adapter, or in TRL's value-head wrapper.
@@ -79,7 +81,7 @@ def generate_candidates(
         first_candidate: index of the first candidate drawn, to grow a pool.
         max_batch_tokens: prompt and response tokens in one batch; chosen from the device's memory unless given. On a GPU,
             running out of memory halves the batch and goes on.
-        compile: compile the decode step by `torch.compile`. That takes up to half a minute for every shape of a batch (its
+        compile: compile the decode step by `torch.compile`. That takes up to a minute for every shape of a batch (its
             rows and length), and is remembered for later calls with this model: for many calls alike, or very many
             candidates. On a CPU it also takes a second copy of the weights. What cannot be compiled is drawn as without, with
             a warning in the log. Responses of fewer than 8 tokens, and models with a cache other than plain keys and values,
@@ -341,23 +343,3 @@ def _decode_within_memory(
     torch.cuda.empty_cache()
     for half in batch.halves():
         yield from _decode_within_memory(model, config, half, prompts, limits, prompt_ids, seed, captured)
-
-
-def decoded(
-    tokenizer: Any, prompts: Sequence[Sequence[int]], token_ids: np.ndarray, lengths: np.ndarray
-) -> tuple[list[str], np.ndarray]:
-    """Prompts [P] and responses [P, N] as text without special tokens.
-
-    A response is decoded behind its prompt, so that tokenizers which mark word starts keep the space between the two.
-    """
-    prompt_texts = tokenizer.batch_decode([list(prompt) for prompt in prompts], skip_special_tokens=True)
-    responses = np.empty(lengths.shape, dtype=object)
-    for p, (prompt, prompt_text) in enumerate(zip(prompts, prompt_texts, strict=True)):
-        rows = [row[:length].tolist() for row, length in zip(token_ids[p], lengths[p], strict=True)]
-        whole = tokenizer.batch_decode([list(prompt) + row for row in rows], skip_special_tokens=True)
-        for c, text in enumerate(whole):
-            if text.startswith(prompt_text):
-                responses[p, c] = text[len(prompt_text) :]
-            else:  # a character whose bytes lie on both sides of the boundary
-                responses[p, c] = tokenizer.decode(rows[c], skip_special_tokens=True)
-    return prompt_texts, responses

@@ -13,11 +13,12 @@ from transformers import GenerationConfig
 
 from bon.candidates import Candidates
 from bon.continuation import continue_candidates, ended
-from bon.generation import check_context, decoded, generate_candidates, response_limits, token_ids_of
+from bon.generation import check_context, generate_candidates, response_limits, token_ids_of
 from bon.options import resolve_generation_config
 from bon.rewards import Reward, RewardError, checked_scores
 from bon.savings import Savings
 from bon.selection import scores_of
+from bon.texts import decoded
 from bon.wrappers import unwrapped
 
 #: The name of the score column that rejection fills and selects by.

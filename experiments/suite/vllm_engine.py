@@ -17,9 +17,9 @@ import numpy as np
 import ray
 
 from bon import Candidates
-from bon.generation import decoded
 from bon.likelihood import sequence_logprobs
 from bon.options import resolve_generation_config, sampling_of
+from bon.texts import decoded
 from suite.command import UserError
 from suite.pools import Recipe, Unit
 from suite.ray_engine import Batch, RayEngine, Scoring, row_of, unit_of

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import CausalLMOutput
 
-from bon.generation import decoded
 from bon.rewards import checked_scores
+from bon.texts import decoded
 from suite.baselines import TrainingTask
 
 
