@@ -29,7 +29,7 @@ from transformers.cache_utils import DynamicLayer
 
 from bon.attention import single_queries
 from bon.drawing import sampled
-from bon.packed import packed_weights
+from bon.packed import PackedWeights, packed_weights
 
 _Made = TypeVar("_Made")
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
@@ -129,15 +129,16 @@ class CapturedSteps:
         rows, total = mask.shape[0] * repeats, -(-(mask.shape[1] + steps) // _ALIGNMENT) * _ALIGNMENT
         compiled = self.compile and ("step", "compiled", *identity) not in self._refused
         inputs = (tokens, going, uniforms)
-        kind = (compiled, self._draws(compiled, uniforms))
+        draws = compiled and uniforms is not None  # then it draws the next token as well: one pass over logits, not five
+        kind = (identity, compiled, draws)
         step = self._step
-        if step is not None and self._model == identity and (step.compiled, step.draws) == kind and step.holds(rows, total):
+        if step is not None and (self._model, step.compiled, step.draws) == kind and step.holds(rows, total):
             step.load(cache, mask, positions, repeats)
             return step, step(*inputs)
         self._step = step = None  # its memory is needed for the next
 
         def made(compiled: bool) -> tuple[_FixedStep, Outcome]:
-            step = _FixedStep(model, cache, rows, total, compiled, self._draws(compiled, uniforms))
+            step = _FixedStep(model, cache, rows, total, compiled, compiled and draws)
             step.load(cache, mask, positions, repeats)
             return step, step.capture(*inputs) if self.capture else step(*inputs)
 
@@ -147,10 +148,6 @@ class CapturedSteps:
         if begun is not None:
             self._step, self._model = begun[0], identity
         return begun
-
-    def _draws(self, compiled: bool, uniforms: torch.Tensor | None) -> bool:
-        """Whether the step draws the next token as well, which makes one pass over logits of what are five."""
-        return compiled and not self.capture and uniforms is not None
 
     def _possible(self, what: str, how: str, identity: tuple[Any, ...], make: Callable[[], _Made]) -> _Made | None:
         """What `make` makes, or None where the model does what it cannot hold: then it is not tried again."""
@@ -254,7 +251,7 @@ class _FixedStep:
         self._values = [_room(layer.values, rows, total) for layer in cache.layers]
         self._graph: Any = None
         self._outcome: Outcome = like.new_empty(0)
-        self._packed: dict[Any, Any] = {}
+        self._packed = PackedWeights()
         self._live = self._at = 0
         self._ran = False
 
@@ -266,7 +263,7 @@ class _FixedStep:
 
     def load(self, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int) -> None:
         """Take in the prompts of a batch, and the weights of today; rows beyond its own run idle."""
-        self._packed.clear()
+        self._packed.renew()
         prompts, width = mask.shape
         self._live, self._at = prompts * repeats, width
         for keys, values, layer in zip(self._keys, self._values, cache.layers, strict=True):
@@ -487,8 +484,11 @@ def _hooks(model: Any) -> list[Any]:
 
 def _identity(model: Any) -> tuple[Any, ...]:
     """The model, its hooks, and where its weights lie: a graph reads them there."""
-    weights = [tensor.data_ptr() for tensors in (model.parameters(), model.buffers()) for tensor in tensors]
-    return (id(model), model.config.get_text_config()._attn_implementation, *map(id, _hooks(model)), *weights)
+    parts = [id(model), model.config.get_text_config()._attn_implementation, *map(id, _hooks(model))]
+    for module in model.modules():  # once for both, and with no names: a third of the time
+        parts += [tensor.data_ptr() for tensor in module._parameters.values() if tensor is not None]
+        parts += [tensor.data_ptr() for tensor in module._buffers.values() if tensor is not None]
+    return tuple(parts)
 
 
 @functools.cache

@@ -32,12 +32,13 @@ def _with_logprobs(probabilities: torch.Tensor, tokens: torch.Tensor) -> tuple[t
 def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Tokens [R] drawn from unnormalised probabilities [R, V], one uniform number in [0, 1) a row.
 
-    A token of probability zero is never drawn. On a CPU a block of tokens is found first, then the token in it: a quarter of
-    the time of running sums over the whole vocabulary, and a hundredth of what `torch.multinomial` takes. Elsewhere those sums
-    are the fewer kernels.
+    A token of probability zero is never drawn. A block of tokens is found first, then the token in it: on a CPU a quarter of
+    the time of running sums over the whole vocabulary, and a hundredth of what `torch.multinomial` takes. On a GPU those sums
+    are the fewer kernels, unless a compiler makes few of either.
     """
     vocabulary, uniforms = probabilities.shape[1], uniforms[:, None].to(probabilities.dtype)
-    if probabilities.device.type != "cpu" or vocabulary <= _BLOCK:
+    by_blocks = probabilities.device.type == "cpu" or torch.compiler.is_compiling()
+    if not by_blocks or vocabulary <= _BLOCK:
         cdf = probabilities.cumsum(-1)
         return _first_above(uniforms * cdf[:, -1:], cdf).squeeze(1)
     whole = vocabulary // _BLOCK * _BLOCK

@@ -311,12 +311,13 @@ class TestOnAGPU:
         draw = lambda: generate_candidates(model, tokenizer, PROMPTS, 16, max_new_tokens=9)  # noqa: E731
         with captured_steps_kept():
             first, again = draw(), draw()
-            assert_same(first, again, atol=0)
+            assert_same(first, again)  # the pass over the prompts is captured, too, from the second on
+            assert_same(again, draw(), atol=0)
             with torch.no_grad():
                 model.lm_head.weight.mul_(3)
             changed = draw()
         assert (changed.token_ids != first.token_ids).any()
-        assert_same(draw(), changed, atol=0)
+        assert_same(draw(), changed)
 
     def test_a_calls_memory_is_given_back(self, build_model, tokenizer):
         model = build_model("llama").cuda()
