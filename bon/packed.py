@@ -35,7 +35,7 @@ class PackedWeights:
     def of(
         self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], transposed: bool, rows: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One weight and one bias [O] or None, for all of the outputs. Weights are known by where they lie.
+        """One weight and one bias [O] or None, for all of the outputs. What is given is known by where it lies.
 
         Args:
             weights: each [I, O], or [O, I] where `transposed`; the model's own, not copies.
@@ -43,7 +43,7 @@ class PackedWeights:
             transposed: how they lie.
             rows: of the states that they are going to multiply.
         """
-        key = (transposed, *((weight.data_ptr(), *weight.shape) for weight in weights))
+        key = (transposed, *((tensor.data_ptr(), *tensor.shape) for tensor in (*weights, *biases)))
         if key not in self._packed:
             self._packed[key] = self._laid_out([weight if transposed else weight.t() for weight in weights], biases, rows)
         return self._packed[key]

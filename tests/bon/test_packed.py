@@ -92,3 +92,11 @@ def test_products_of_other_states_or_of_weights_that_are_computed_stay_apart():
     module.recompile()
     assert [len(node.args[1]) for node in products_of(module)] == [1, 1]
     torch.testing.assert_close(module(one, other, weight), apart(one, other, weight))
+
+
+def test_one_weight_may_have_two_biases():
+    weight, biases, packed = torch.randn(4, 3), torch.randn(2, 4), PackedWeights()
+    for states, bias in zip(torch.randn(2, 5, 3), biases, strict=True):
+        with packed_weights(packed):
+            found = product(states, [weight], [bias], True)
+        torch.testing.assert_close(found, torch.addmm(bias, states, weight.t()))
