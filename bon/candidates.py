@@ -98,7 +98,7 @@ class Candidates:
     def take(self, indices: NDArray[np.int_]) -> Candidates:
         """The candidates at `indices` [P, k] of every prompt, in that order, with every column moved together."""
         rows = np.arange(self.num_prompts)[:, None]
-        return self._map(lambda array: array[rows, indices])
+        return self._map(lambda array: array[rows, indices], metadata=_selected(self.metadata))
 
     def rows(self, positions: NDArray[np.int_] | NDArray[np.bool_]) -> Candidates:
         """The pool of the prompts at `positions` (indices in any order, or a mask [P])."""
@@ -107,6 +107,7 @@ class Candidates:
             lambda array: array[indices],
             prompts=[self.prompts[i] for i in indices],
             prompt_token_ids=[self.prompt_token_ids[i] for i in indices],
+            metadata=_selected(self.metadata),
         )
 
     def select(self, rule: Rule, rng: np.random.Generator | None = None) -> Candidates:
@@ -232,6 +233,11 @@ def stacked(pools: Sequence[Candidates]) -> Candidates:
 
 def _widened(token_ids: NDArray[np.int32], width: int) -> NDArray[np.int32]:
     return np.pad(token_ids, ((0, 0), (0, 0), (0, width - token_ids.shape[2])))
+
+
+def _selected(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a selection, without what `BestOfNSampler.grow` goes by: which candidates of which prompts come next."""
+    return {name: value for name, value in metadata.items() if name != "response_lengths"}
 
 
 _SPENT = ("tokens", "seconds", "scoring_seconds")

@@ -14,8 +14,8 @@ from transformers import GenerationConfig
 
 from bon.candidates import Candidates
 from bon.captured import CapturedSteps, captured_steps
-from bon.decoding import Responses, decode, evaluation_mode
-from bon.generation import automatic_batch_tokens, check_context
+from bon.decoding import Responses, decode, evaluation_mode, rows_are_independent
+from bon.generation import automatic_batch_tokens, check_context, check_probabilities
 from bon.options import reads_positions, resolve_generation_config
 from bon.randomness import candidate_uniforms
 from bon.texts import decoded
@@ -80,12 +80,14 @@ def continue_candidates(
     width = max(candidates.token_ids.shape[2], int(np.where(going, limits[:, None], 0).max(initial=0)))
     pool = _widened(candidates, width, config.pad_token_id)
     budget = automatic_batch_tokens(model) if max_batch_tokens is None else max_batch_tokens
+    budget = budget if rows_are_independent(model) else min(budget, 1)
     with evaluation_mode(model), captured_steps(model.device) as captured:
         for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config)):
             for part, responses in _drawn_within_memory(
                 model, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
             ):
                 _write(pool, part, responses)
+                check_probabilities(responses.logprobs.cpu().numpy(), [p for p, _ in part])
     texts = pool.texts.copy()
     for p in np.flatnonzero(going.any(axis=1)).tolist():
         at = np.flatnonzero(going[p])

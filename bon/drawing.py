@@ -51,10 +51,14 @@ def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Te
     tokens = block * _BLOCK + torch.arange(_BLOCK, device=block.device)
     within = torch.where(tokens < vocabulary, probabilities.gather(1, tokens.clamp(max=vocabulary - 1)), 0.0)
     left = (target - (cdf - blocks).gather(1, block)).clamp(min=0)
-    return (block * _BLOCK + _first_above(left, within.cumsum(-1))).squeeze(1)
+    return (block * _BLOCK + _first_above(left, within.cumsum(-1))).squeeze(1).clamp(max=vocabulary - 1)
 
 
 def _first_above(target: torch.Tensor, cdf: torch.Tensor) -> torch.Tensor:
-    """Where the sums [R, K] first exceed the target [R, 1], which is taken to be below the last of them."""
+    """Where the sums [R, K] first exceed the target [R, 1], which is taken to be below the last of them.
+
+    The last place where sums are NaN: a token with that probability is found out, one beyond the vocabulary ends a GPU's work.
+    """
     total = cdf[:, -1:]
-    return torch.searchsorted(cdf, torch.minimum(target, torch.nextafter(total, torch.zeros_like(total))), right=True)
+    below = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, below, right=True).clamp(max=cdf.shape[1] - 1)

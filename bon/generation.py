@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from transformers import GenerationConfig
 
 from bon.candidates import Candidates
 from bon.captured import CapturedSteps, captured_steps
-from bon.decoding import Responses, decode, evaluation_mode
+from bon.decoding import Responses, decode, evaluation_mode, rows_are_independent
 from bon.options import reads_positions, resolve_generation_config, sampling_of
 from bon.randomness import candidate_uniforms
 from bon.texts import decoded
@@ -23,8 +24,8 @@ from bon.wrappers import unwrapped
 
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
 CPU_BATCH_TOKENS = 16_384
-#: Logits in one batch on a GPU, which is busy with fewer: 2 GiB in single precision, and drawing holds three such tensors.
-_GPU_BATCH_LOGITS = 2**29
+#: Logits in one batch, more of which make nothing faster: 2 GiB in single precision, and drawing holds three such tensors.
+_BATCH_LOGITS = 2**29
 #: On a GPU, or compiled, prompts of nearly one length share a batch, padded: then a step of one shape serves more of them.
 _GPU_LENGTH_CLASS = 16
 
@@ -75,8 +76,10 @@ def generate_candidates(
         prompts: P texts, or P lists of token ids.
         num_candidates: N, candidates a prompt.
         seed: non-negative integer.
-        generation_config: transformers' options; unset ones mean the whole distribution at temperature 1.
-        response_lengths: the most tokens of each prompt's responses [P]; otherwise `max_new_tokens` for all.
+        generation_config: transformers' options. What neither they nor the model's own `generation_config` set means the
+            whole distribution at temperature 1.
+        response_lengths: the most tokens of each prompt's responses [P], whatever the options say; otherwise `max_new_tokens`
+            for all.
         prompt_ids: the identity of each prompt [P] in the random streams, 0..P-1 unless given (for shards of a larger set).
         first_candidate: index of the first candidate drawn, to grow a pool.
         max_batch_tokens: prompt and response tokens in one batch; chosen from the device's memory unless given. On a GPU,
@@ -96,7 +99,7 @@ def generate_candidates(
 
     Raises:
         ValueError: bad counts, an empty prompt or batch, a prompt that leaves no room in the context, greedy decoding with
-            several candidates, an option that cannot be honoured.
+            several candidates, an option that cannot be honoured, logits that leave nothing to draw.
     """
     start = time.perf_counter()
     model = unwrapped(model)
@@ -120,6 +123,10 @@ def generate_candidates(
     candidates = range(first_candidate, first_candidate + num_candidates)
     if max_batch_tokens is None:
         max_batch_tokens = automatic_batch_tokens(model)
+    elif max_batch_tokens < 1:
+        raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
+    if not rows_are_independent(model):
+        max_batch_tokens = 1
     on_gpu = device.type == "cuda"
     batches = _pack(
         token_ids,
@@ -127,7 +134,7 @@ def generate_candidates(
         candidates,
         max_batch_tokens,
         uniform=reads_positions(config),
-        max_rows=max(1, _GPU_BATCH_LOGITS // model.config.get_text_config().vocab_size) if on_gpu else None,
+        max_rows=max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size),
         length_class=_GPU_LENGTH_CLASS if on_gpu or compile else 1,
     )
     if compile:  # equal batches, the largest first: its step holds the others
@@ -145,6 +152,7 @@ def generate_candidates(
                 ids[..., : responses.token_ids.shape[1]][rows] = responses.token_ids.reshape(*block, -1).cpu().numpy()
                 lengths[rows] = responses.lengths.reshape(block).cpu().numpy()
                 logprobs[rows] = responses.logprobs.reshape(block).cpu().numpy()
+                check_probabilities(logprobs[rows], batch.positions)
                 raw_logprobs[rows] = responses.raw_logprobs.reshape(block).cpu().numpy()
                 bar.update(block[0] * block[1])
     texts, responses_text = decoded(tokenizer, token_ids, ids, lengths)
@@ -218,10 +226,22 @@ def check_context(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence
             )
 
 
+def check_probabilities(logprobs: np.ndarray, positions: Sequence[int]) -> None:
+    """Refuse log-probabilities [R, ...], a row each of the prompts at these positions, that are no numbers."""
+    broken = np.isnan(logprobs).reshape(len(logprobs), -1).any(1)
+    if broken.any():
+        raise ValueError(
+            f"no next token of prompt {positions[int(broken.argmax())]} has a probability: the model's logits are not finite, "
+            "or the options leave no token to draw"
+        )
+
+
 def automatic_batch_tokens(model: Any) -> int:
-    """As many tokens as fit in half of a GPU's free memory; a fixed number on a CPU, where larger batches are slower."""
-    if model.device.type != "cuda":
-        return CPU_BATCH_TOKENS
+    """As many tokens as fit in half of a GPU's free memory; elsewhere a fixed number, since larger batches are slower.
+
+    There a model may be so large that a quarter of the machine's memory is less. Its size and not what is free of it, so that
+    batches, and with them the bits of a pool, are the same every time.
+    """
     config = model.config.get_text_config()
     # A state-space model has no heads; counting its width as keys and values of one head is on the safe side.
     query_heads = getattr(config, "num_attention_heads", None) or 1
@@ -230,9 +250,19 @@ def automatic_batch_tokens(model: Any) -> int:
     per_token = 2 * config.num_hidden_layers * heads * head_width * model.dtype.itemsize + 16 * config.hidden_size
     # Logits and their copies, in single precision, weigh on one token of each row; rows are about 32 tokens long or longer.
     per_token += 5 * 4 * config.vocab_size // 32
+    if model.device.type != "cuda":
+        return min(CPU_BATCH_TOKENS, max(1, _machine_memory() // 4 // per_token))
     free, _ = torch.cuda.mem_get_info(model.device)
     free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     return max(CPU_BATCH_TOKENS, free // 2 // per_token)
+
+
+def _machine_memory() -> int:
+    """Bytes of memory, where the operating system tells; a laptop's otherwise."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**34
 
 
 def _tokens(batch: _Batch, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> int:
@@ -255,8 +285,6 @@ def _pack(
     With `uniform`, prompts share a batch only if they and their responses have the same length. Lengths are alike that are
     equal when rounded up to a multiple of `length_class`.
     """
-    if max_batch_tokens < 1:
-        raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
     order = sorted(range(len(prompts)), key=lambda p: (len(prompts[p]), limits[p]))
     group: list[int] = []
 

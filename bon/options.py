@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 from transformers import GenerationConfig
@@ -18,12 +19,11 @@ HONOURED = frozenset(
         "pad_token_id", "bos_token_id", "eos_token_id",
     }
 )  # fmt: skip
-#: Options that change how `generate` runs or what it returns, never which tokens come out.
+#: Options that change how `generate` runs, never which tokens come out.
 _WITHOUT_EFFECT = frozenset(
     {
         "use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile",
-        "low_memory", "continuous_batching_config", "output_attentions", "output_hidden_states", "output_scores",
-        "output_logits", "return_dict_in_generate", "early_stopping", "length_penalty", "decoder_start_token_id",
+        "low_memory", "continuous_batching_config", "early_stopping", "length_penalty", "decoder_start_token_id",
         "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit",
         "assistant_lookbehind", "target_lookbehind", "is_assistant", "max_matching_ngram_size", "prefill_chunk_size",
         "transformers_version",
@@ -32,7 +32,22 @@ _WITHOUT_EFFECT = frozenset(
 _NEUTRAL = {
     "num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0, "diversity_penalty": 0.0, "token_healing": False, "use_mtp": False,
+    "output_attentions": False, "output_hidden_states": False, "output_scores": False, "output_logits": False,
+    "return_dict_in_generate": False,
 }  # fmt: skip
+#: Where options have to lie. What is outside transformers leaves out of the sampling, without a word.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda value: 0 < value < math.inf, "> 0 (there all candidates would be one text) and finite"),
+    "top_p": (lambda value: 0 < value <= 1, "> 0 and at most 1 (the whole distribution)"),
+    "top_k": (
+        lambda value: 0 <= value < math.inf and value == int(value),
+        "a whole number from 0 (the whole distribution) on",
+    ),
+    "typical_p": (lambda value: 0 < value <= 1, "> 0 and at most 1 (the whole distribution)"),
+    "min_p": (lambda value: 0 <= value <= 1, "at least 0 (the whole distribution) and at most 1"),
+    "epsilon_cutoff": (lambda value: 0 <= value < 1, "at least 0 (the whole distribution) and below 1"),
+    "eta_cutoff": (lambda value: 0 <= value < 1, "at least 0 (the whole distribution) and below 1"),
+}
 
 
 def resolve_generation_config(
@@ -44,13 +59,12 @@ def resolve_generation_config(
 
     Raises:
         TypeError: a keyword that GenerationConfig does not have.
-        ValueError: an option that this sampler cannot honour, a temperature or top_p out of range, or no way to know when to
-            stop.
+        ValueError: an option that this sampler cannot honour, or one that is out of its range.
     """
     config = copy.deepcopy(generation_config) if generation_config is not None else GenerationConfig()
-    if config.do_sample is None:
-        config.do_sample = overrides.get("do_sample", True)
-    unknown = config.update(**overrides)
+    if config.do_sample is None:  # before the update, which looks at what fits together
+        config.do_sample = True
+    unknown = config.update(**{name: value for name, value in overrides.items() if (name, value) != ("do_sample", None)})
     if unknown:
         raise TypeError(f"not an option of GenerationConfig: {', '.join(sorted(unknown))}")
     model_config = getattr(model, "generation_config", None)
@@ -67,12 +81,12 @@ def resolve_generation_config(
                 f"generation option {name}={value!r} cannot be honoured: candidates are drawn one token at a time from one "
                 f"model; leave it out (honoured are {', '.join(sorted(HONOURED))})"
             )
-    if config.temperature is not None and not 0 < config.temperature < math.inf:
-        raise ValueError(
-            f"temperature must be > 0 and finite, got {config.temperature}; at 0 all candidates would be the same text"
-        )
-    if config.top_p is not None and not 0 < config.top_p <= 1:
-        raise ValueError(f"top_p must be > 0 and at most 1 (the whole distribution), got {config.top_p}")
+    for name, (allowed, where) in _RANGES.items():
+        given = getattr(config, name, None)
+        if given is not None and not allowed(given):
+            raise ValueError(f"{name} must be {where}, got {given}")
+    if config.temperature is not None:
+        config.temperature = float(config.temperature)  # transformers refuses a whole number
     config.top_k = int(config.top_k) if config.top_k else 0
     if config.eos_token_id is None:
         config.eos_token_id = tokenizer.eos_token_id
@@ -81,8 +95,9 @@ def resolve_generation_config(
     if config.pad_token_id is None:
         eos = config.eos_token_id
         config.pad_token_id = eos[0] if isinstance(eos, list) else eos if eos is not None else 0
-    if config.pad_token_id >= (getattr(model.config.get_text_config(), "vocab_size", None) or float("inf")):
-        config.pad_token_id = 0  # a padding token that was added without resizing the model: any masked id will do
+    if not 0 <= config.pad_token_id < (getattr(model.config.get_text_config(), "vocab_size", None) or math.inf):
+        # Added without resizing the model, or an end of text that never comes (eos_token_id=-1): any masked id will do.
+        config.pad_token_id = 0
     return config
 
 
@@ -111,4 +126,5 @@ def reads_positions(config: GenerationConfig) -> bool:
         or config.exponential_decay_length_penalty
         or config.forced_bos_token_id is not None
         or config.begin_suppress_tokens
+        or config.watermarking_config is not None
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,13 @@ class ClassifierReward:
         return reward.cpu().numpy()
 
 
-def checked_scores(reward: Reward, texts: list[str]) -> NDArray[np.float64]:
+def checked_scores(reward: Reward, texts: list[str], first: int = 0) -> NDArray[np.float64]:
     """The reward of every text [len(texts)], checked.
+
+    Args:
+        reward: what is called.
+        texts: what it reads.
+        first: the number by which errors call the first of them.
 
     Raises:
         RewardError: the reward raised, returned another number of scores, or one that is not a finite number; the message
@@ -121,30 +126,53 @@ def checked_scores(reward: Reward, texts: list[str]) -> NDArray[np.float64]:
         raise RewardError(f"the reward raised {type(error).__name__}: {error}") from error
     if isinstance(returned, torch.Tensor):
         returned = returned.detach().cpu().double().numpy()
-    scores = np.asarray(returned, dtype=object).reshape(-1)
+    if isinstance(returned, np.ndarray):
+        returned = returned.reshape(-1)
+    if isinstance(returned, str | bytes | Mapping) or not isinstance(returned, Iterable):
+        raise RewardError(f"the reward returned {type(returned).__name__}, not one number for each of {len(texts)} texts")
+    scores: list[Any] = list(returned)
     if len(scores) != len(texts):
-        raise RewardError(f"the reward returned {len(scores)} scores for {len(texts)} texts")
+        without = f", none for text {first + len(scores)}: {_shown(texts[len(scores)])}" if len(scores) < len(texts) else ""
+        raise RewardError(f"the reward returned {len(scores)} scores for {len(texts)} texts{without}")
     checked = np.empty(len(texts))
     for index, (score, text) in enumerate(zip(scores, texts, strict=True)):
         try:
-            if isinstance(score, str | bytes | bool | np.bool_):  # float() would take "1.5", and True for 1
-                raise TypeError
-            checked[index] = float(score)
-        except (TypeError, ValueError):
-            raise RewardError(f"the reward of text {index} is {score!r}, not a number: {text[:80]!r}") from None
+            checked[index] = _number(score)
+        except Exception:  # anything may be in there
+            raise RewardError(f"the reward of text {first + index} is {score!r}, not a number: {_shown(text)}") from None
         if not math.isfinite(checked[index]):
-            raise RewardError(f"the reward of text {index} is {score}, not finite: {text[:80]!r}")
+            raise RewardError(f"the reward of text {first + index} is {checked[index]}, not finite: {_shown(text)}")
     return checked
 
 
-def score_candidates(candidates: Candidates, progress: bool = False, **rewards: Reward) -> Candidates:
+def _number(score: Any) -> float:
+    """A number, also from a tensor on any device, an array or a list that holds one."""
+    if isinstance(score, torch.Tensor):
+        score = score.item()
+    while isinstance(score, np.ndarray | list | tuple):
+        (score,) = score
+    if isinstance(score, str | bytes | bool | np.bool_):  # float() would take "1.5", and True for 1
+        raise TypeError
+    return float(score)
+
+
+def _shown(text: str, most: int = 80) -> str:
+    """A text in a line, both ends of a long one: its beginning is the prompt, which many have in common."""
+    return repr(text if len(text) <= most else f"{text[: most // 2 - 3]} ... {text[-most // 2 + 2 :]}")
+
+
+def score_candidates(candidates: Candidates, *, progress: bool = False, **rewards: Reward) -> Candidates:
     """The pool with one column of scores [P, N] for every named reward; each sees prompt and response as one text.
 
     >>> scored = score_candidates(candidates, proxy=lambda texts: [len(t) for t in texts])    # doctest: +SKIP
 
     Raises:
-        RewardError: as `checked_scores`; its `candidates` holds the pool with what was scored before.
+        TypeError: no reward.
+        RewardError: as `checked_scores`, texts being numbered from the first prompt's first candidate on; its `candidates`
+            holds the pool with what was scored before.
     """
+    if not rewards:
+        raise TypeError("score_candidates() needs a reward by its name, for example proxy=reward")
     for name, reward in rewards.items():
         columns = []
         try:
@@ -153,7 +181,8 @@ def score_candidates(candidates: Candidates, progress: bool = False, **rewards: 
             with tqdm(total=len(rows), desc=f"scoring ({name})", unit="prompt", disable=None if progress else True) as bar:
                 for begin in range(0, len(rows), block):
                     part = [text for row in rows[begin : begin + block] for text in row]
-                    columns.append(checked_scores(reward, part).reshape(-1, candidates.num_candidates))
+                    first = begin * candidates.num_candidates
+                    columns.append(checked_scores(reward, part, first).reshape(-1, candidates.num_candidates))
                     bar.update(len(columns[-1]))
         except RewardError as error:
             error.candidates = candidates

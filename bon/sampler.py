@@ -25,6 +25,8 @@ from bon.wrappers import unwrapped
 SCORE = "proxy"
 #: Candidates a query that `generate` holds at once; of those before, only the best are kept.
 _BLOCK = 256
+#: Arguments of `generate_candidates` that the sampler sets itself.
+_NOT_OF_A_CALL = frozenset({"seed", "prompt_ids", "response_lengths", "first_candidate", "compile", "generation_config"})
 
 
 class LengthSampler:
@@ -37,7 +39,8 @@ class LengthSampler:
     Args:
         min_value: smallest length, in tokens.
         max_value: one more than the largest.
-        seed: makes the sequence of lengths repeatable; fresh entropy unless given.
+        seed: makes the sequence of lengths repeatable. Without one, lengths follow from the seed of the sampler that asks for
+            them, and from fresh entropy elsewhere.
 
     Raises:
         ValueError: the range is empty.
@@ -48,25 +51,31 @@ class LengthSampler:
             raise ValueError(f"need 1 <= min_value < max_value (the upper end is exclusive), got {min_value}, {max_value}")
         self.min_value = int(min_value)
         self.max_value = int(max_value)
+        self.seed = seed
         self._rng = np.random.default_rng(seed)
 
     def __call__(self) -> int:
         """The next length."""
-        return int(self._rng.integers(self.min_value, self.max_value))
+        return self.drawn_by(self._rng)
+
+    def drawn_by(self, rng: np.random.Generator) -> int:
+        """A length from another generator."""
+        return int(rng.integers(self.min_value, self.max_value))
 
 
 class BestOfNSampler:
     """Draw `sample_size` responses a query, score them, return the best `n_candidates`.
 
     Takes TRL's arguments in TRL's order. Differences that matter: the caller's global random state is never touched;
-    sampling is the default and greedy decoding with several samples is refused; what no option sets is the whole
-    distribution (transformers' own default would be top-k 50).
+    sampling is the default and greedy decoding with several samples is refused; what neither an option nor the model's own
+    `generation_config` sets is the whole distribution (transformers' own default would be top-k 50).
 
     Args:
         model: any transformers causal LM, bare, with a PEFT adapter, or in TRL's value-head wrapper.
         tokenizer: its tokenizer, with or without a padding token, of either padding side.
         queries_to_scores: list of texts (query and response as one text) -> one finite number each.
-        length_sampler: called once a query, returns the most tokens its responses may have.
+        length_sampler: called once a query, returns the most tokens its responses may have. A `LengthSampler` without a seed
+            of its own takes its lengths from `seed`.
         sample_size: n, responses drawn for each query.
         seed: makes the sequence of calls repeatable: the k-th call of two samplers with one seed draws the same. Fresh
             entropy unless given.
@@ -120,10 +129,12 @@ class BestOfNSampler:
         """The best `n_candidates` texts for every query, best first; each is query and response as one text, as in TRL.
 
         Args:
-            tokenized_query: a list of token ids, a 1-D tensor, a 2-D tensor, a list of lists, or a list of 1-D tensors.
+            tokenized_query: a list of token ids, a 1-D tensor, a 2-D tensor, a list of lists, or a list of 1-D tensors (or of
+                such tensors in batches of one). The tokenizer's padding token is no part of a query, unless it also begins
+                or ends texts: then say by `attention_mask` where queries are padded.
             skip_special_tokens: leave special tokens (end of sequence, padding) out of the text.
-            device: where the model is moved first; it stays where it is unless given.
-            **generation_kwargs: options of GenerationConfig, or `max_batch_tokens` and `progress` of `sample`.
+            device: where the model is moved first; it stays where it is unless given, or where accelerate has dispatched it.
+            **generation_kwargs: options of GenerationConfig, or `attention_mask`, `max_batch_tokens`, `progress` of `sample`.
 
         Returns:
             [P][n_candidates] texts: the best of what `sample` would return. Only 256 candidates a query are held, and
@@ -134,7 +145,8 @@ class BestOfNSampler:
             ValueError: as `generate_candidates`.
             RewardError: the reward failed; the candidates drawn are its `candidates`.
         """
-        queries, seed, lengths = self._planned(tokenized_query, device, generation_kwargs)
+        mask = generation_kwargs.pop("attention_mask", None)
+        queries, seed, lengths = self._planned(tokenized_query, mask, device, generation_kwargs)
         best: Candidates | None = None
         for begin in range(0, self.sample_size, _BLOCK):
             block = range(begin, min(begin + _BLOCK, self.sample_size))
@@ -154,6 +166,7 @@ class BestOfNSampler:
         tokenized_query: Any,
         device: str | torch.device | None = None,
         *,
+        attention_mask: Any = None,
         max_batch_tokens: int | None = None,
         progress: bool = False,
         **generation_kwargs: Any,
@@ -165,11 +178,12 @@ class BestOfNSampler:
         Args:
             tokenized_query: as in `generate`, like `device`, the keywords and the errors.
             device: where the model is moved first.
+            attention_mask: 1 where `tokenized_query` has a token and 0 where it has padding, in the same form.
             max_batch_tokens: prompt and response tokens in one batch; chosen from the device's memory unless given.
             progress: show bars on a terminal.
             **generation_kwargs: options of GenerationConfig.
         """
-        queries, seed, lengths = self._planned(tokenized_query, device, generation_kwargs)
+        queries, seed, lengths = self._planned(tokenized_query, attention_mask, device, generation_kwargs)
         return self._drawn(
             queries,
             range(self.sample_size),
@@ -215,7 +229,10 @@ class BestOfNSampler:
         if sample_size < present:
             raise ValueError(f"sample_size must be at least {present} (the candidates of the pool), got {sample_size}")
         if not {"seed", "sampling", "response_lengths"} <= set(candidates.metadata):
-            raise ValueError("this pool was not drawn by `sample`: extend it by generate_candidates(first_candidate=...)")
+            raise ValueError(
+                "this pool was not drawn by `sample`, or is a selection from one: grow the pool itself, or extend this one by "
+                "generate_candidates(first_candidate=...)"
+            )
         config = resolve_generation_config(unwrapped(self.model), self.tokenizer, self.generation_config, generation_kwargs)
         now, then = sampling_of(config), candidates.metadata["sampling"]
         changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
@@ -239,15 +256,25 @@ class BestOfNSampler:
         return candidates.extended(more)
 
     def _planned(
-        self, tokenized_query: Any, device: str | torch.device | None, options: dict[str, Any]
+        self, tokenized_query: Any, attention_mask: Any, device: str | torch.device | None, options: dict[str, Any]
     ) -> tuple[list[list[int]], int, list[int]]:
         """The queries of a call, its seed, and the most tokens of each query's responses."""
-        queries = query_token_ids(tokenized_query)
+        padding, text = self.tokenizer.pad_token_id, (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id)
+        queries = query_token_ids(tokenized_query, attention_mask, None if padding in text else padding)
         _refuse_lengths(options)
-        if device is not None:
+        taken = sorted(_NOT_OF_A_CALL & options.keys())
+        if taken:
+            raise TypeError(f"not options of a call but of the sampler, or none at all: {', '.join(taken)}")
+        if device is not None and getattr(unwrapped(self.model), "hf_device_map", None) is None:
             self.model.to(device)
-        seed = int(self._seeds.spawn(1)[0].generate_state(1)[0])
-        return queries, seed, [int(self.length_sampler()) for _ in queries]
+        call = self._seeds.spawn(1)[0]
+        sampler = self.length_sampler
+        if type(sampler) is LengthSampler and sampler.seed is None:
+            rng = np.random.default_rng(call.spawn(1)[0])
+            lengths = [sampler.drawn_by(rng) for _ in queries]
+        else:
+            lengths = [int(sampler()) for _ in queries]
+        return queries, int(call.generate_state(1)[0]), lengths
 
     def _best(self, before: Candidates | None, part: Candidates) -> Candidates:
         """The best of those kept before and of a new block."""

@@ -74,6 +74,11 @@ def _build_model(kind, seed=0, spread=0.2, vocabulary=VOCABULARY, **options):
             transformers.MambaForCausalLM,
             {**special, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
         ),
+        "rwkv": (
+            transformers.RwkvConfig,
+            transformers.RwkvForCausalLM,
+            {**special, "hidden_size": 32, "num_hidden_layers": 2, "context_length": CONTEXT},
+        ),
     }
     config_class, model_class, arguments = sizes[kind]
     # Initialisation draws from the global generator: leave it to the tests that watch it.

@@ -13,13 +13,13 @@ from bon import Candidates, generate_candidates
 from bon.decoding import keeps_plain_cache
 from bon.drawing import inverse_cdf, most_likely, sampled
 
-KINDS = ["gpt2", "llama", "qwen2", "gemma", "mistral", "opt", "bloom", "mamba"]
+KINDS = ["gpt2", "llama", "qwen2", "gemma", "mistral", "opt", "bloom", "mamba", "rwkv"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logprobs_are_those_of_the_response_alone_through_the_model(kind, build_model, tokenizer, response_logits_unbatched):
     model = build_model(kind)
-    assert keeps_plain_cache(model) == (kind not in ("bloom", "mamba"))
+    assert keeps_plain_cache(model) == (kind not in ("bloom", "mamba", "rwkv"))
     candidates = generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=10, temperature=0.7, seed=1)
     for at, response in responses(candidates):
         logits = response_logits_unbatched(model, PROMPTS[at[0]], response).double()

@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from pool_checks import last_number
+from pool_checks import assert_same, last_number
 
 import bon.sampler
 from bon import BestOfNSampler, Candidates, RewardError
@@ -92,8 +92,10 @@ def test_growing_refuses_what_would_be_another_pool(build_sampler, make_pool):
         sampler.grow(pool, 8)
     with pytest.raises(ValueError, match=r"temperature=0.7, now 0.8, top_p=None, now 0.9"):
         sampler.grow(pool, 8, temperature=0.8, top_p=0.9)
-    with pytest.raises(ValueError, match="not drawn by `sample`"):
-        sampler.grow(make_pool(), 8)
+    for selection in (make_pool(), pool.select(TopK(2)), pool.rows(np.array([2, 0]))):
+        with pytest.raises(ValueError, match="not drawn by `sample`, or is a selection from one"):
+            sampler.grow(selection, 8, temperature=0.7)
+    assert_same(sampler.grow(pool.first(2), 6, temperature=0.7), pool)
 
 
 def test_all_candidates_are_reachable_when_the_reward_fails_while_growing(build_sampler):

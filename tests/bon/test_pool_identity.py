@@ -13,7 +13,7 @@ from bon import generate_candidates
 from bon.randomness import candidate_uniforms
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "mistral", "opt", "mamba"])
+@pytest.mark.parametrize("kind", ["gpt2", "mistral", "opt", "mamba", "rwkv"])
 def test_the_pool_does_not_depend_on_how_the_work_is_cut(kind, build_model, tokenizer):
     model = build_model(kind)
     whole = generate_candidates(model, tokenizer, PROMPTS, 6, max_new_tokens=8, seed=4)
@@ -79,16 +79,19 @@ def test_uniform_numbers_belong_to_their_candidate_and_token():
     assert abs(np.corrcoef(many[:, :-1].ravel(), many[:, 1:].ravel())[0, 1]) < 0.1
 
 
-def test_global_random_states_are_neither_read_nor_moved(gpt2, tokenizer):
+@pytest.mark.parametrize("kind", ["gpt2", "mamba"])
+def test_global_random_states_are_neither_read_nor_moved(kind, build_model, tokenizer):
+    model = build_model(kind)
+
     def states():
         return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
 
     before = states()
-    first = generate_candidates(gpt2, tokenizer, PROMPTS, 3, max_new_tokens=6, seed=1)
+    first = generate_candidates(model, tokenizer, PROMPTS, 3, max_new_tokens=6, seed=1)
     assert states() == before
     with torch.random.fork_rng():
         torch.manual_seed(123)
-        assert_same(generate_candidates(gpt2, tokenizer, PROMPTS, 3, max_new_tokens=6, seed=1), first, atol=0)
+        assert_same(generate_candidates(model, tokenizer, PROMPTS, 3, max_new_tokens=6, seed=1), first, atol=0)
 
 
 def test_a_batch_may_be_wider_than_the_context_if_every_prompt_fits(build_model, tokenizer, response_logits_unbatched):
@@ -161,3 +164,25 @@ def test_batches_fill_half_of_a_gpus_free_memory(kind, build_model, monkeypatch)
     assert bon.generation.automatic_batch_tokens(model) == pytest.approx(tokens / 4, rel=1e-3)
     free = 0
     assert bon.generation.automatic_batch_tokens(model) == on_cpu
+
+
+def test_a_model_that_is_large_for_the_machine_gets_smaller_batches(build_model, monkeypatch):
+    model = build_model("llama")
+    assert bon.generation.automatic_batch_tokens(model) == bon.generation.CPU_BATCH_TOKENS
+    # Keys and values of two layers, two heads, eight numbers each; activations; logits of a token in 32.
+    per_token = 2 * 2 * 2 * 8 * 4 + 16 * 32 + 5 * 4 * 80 // 32
+    monkeypatch.setattr(bon.generation, "_machine_memory", lambda: 4 * 300 * per_token)
+    assert bon.generation.automatic_batch_tokens(model) == 300
+    monkeypatch.setattr(bon.generation, "_machine_memory", lambda: 7)
+    assert bon.generation.automatic_batch_tokens(model) == 1
+
+
+def test_logits_of_one_batch_are_bounded(gpt2, tokenizer, monkeypatch):
+    whole = generate_candidates(gpt2, tokenizer, [[10]], 20, max_new_tokens=2)
+    monkeypatch.setattr(bon.generation, "_BATCH_LOGITS", 80 * 7)
+    decode, rows = bon.generation.decode, []
+    monkeypatch.setattr(
+        bon.generation, "decode", lambda *arguments, **options: rows.append(len(arguments[4])) or decode(*arguments, **options)
+    )
+    assert_same(generate_candidates(gpt2, tokenizer, [[10]], 20, max_new_tokens=2), whole)
+    assert rows == [7, 7, 6]

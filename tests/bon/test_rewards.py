@@ -181,9 +181,13 @@ def test_no_texts_give_no_rewards(tokenizer):
         [torch.tensor(1.0), torch.tensor(2.5)],
         [torch.tensor([1.0]), torch.tensor([2.5])],
         [np.float32(1.0), np.float64(2.5)],
+        [torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor(2.5, requires_grad=True)],
+        {"a": 1.0, "b": 2.5}.values(),
+        [[1.0], [2.5]],
     ],
-    ids=["list", "tuple", "numpy", "tensor", "column", "bfloat16", "grad", "list of tensors", "list of rows", "numpy scalars"],
-)
+    ids=["list", "tuple", "numpy", "tensor", "column", "bfloat16", "grad", "list of tensors", "list of rows", "numpy scalars",
+         "list of other tensors", "view", "rows"],
+)  # fmt: skip
 def test_scores_may_come_in_any_common_form(returned):
     scores = checked_scores(lambda texts: returned, ["a", "b"])
     assert scores.dtype == np.float64
@@ -202,11 +206,18 @@ def test_scores_may_come_in_any_common_form(returned):
         ([0.0, "great", 1.0], r"text 1 is 'great', not a number: 'second'"),
         ([0.0, None, 1.0], r"text 1 is None, not a number: 'second'"),
         ([{"score": 1.0}, {"score": 1.0}, {"score": 1.0}], r"text 0 is \{'score': 1\.0\}, not a number"),
-        ([0.0, 1.0], "2 scores for 3 texts"),
-        ([[0.0, 1.0]] * 3, "6 scores for 3 texts"),
-        ([], "0 scores for 3 texts"),
-        (None, "1 scores for 3 texts"),
-        (0.5, "1 scores for 3 texts"),
+        ([0.0, 1.0], "2 scores for 3 texts, none for text 2: 'third'"),
+        ([0.0] * 4, "4 scores for 3 texts$"),
+        ([[0.0, 1.0]] * 3, r"text 0 is \[0\.0, 1\.0\], not a number: 'first'"),
+        ([torch.zeros(3)] * 3, r"text 0 is tensor.*, not a number: 'first'"),
+        ([torch.tensor(True)] * 3, r"text 0 is tensor\(True\), not a number: 'first'"),
+        ([torch.empty((), device="meta")] * 3, "text 0 is tensor.*, not a number: 'first'"),
+        ([0.0, 10**400, 1.0], "text 1 is 10+, not a number: 'second'"),
+        ([], "0 scores for 3 texts, none for text 0: 'first'"),
+        (None, "returned NoneType, not one number for each of 3 texts"),
+        (0.5, "returned float, not one number for each of 3 texts"),
+        ("abc", "returned str, not one number"),
+        ({"first": 1.0, "second": 2.0, "third": 3.0}, "returned dict, not one number"),
     ],
 )
 def test_a_wrong_score_is_an_error_that_names_the_index_and_the_text(returned, message):
@@ -221,6 +232,27 @@ def test_a_reward_that_raises_is_the_cause_of_the_error():
     with pytest.raises(RewardError, match="the reward raised KeyError: 'score'") as caught:
         checked_scores(broken, ["a"])
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_long_text_is_shown_with_both_its_ends():
+    text = "the prompt that all share " + "and " * 30 + "an ending of its own"
+    with pytest.raises(RewardError, match=r"'the prompt that all share .* \.\.\. .* an ending of its own'$") as caught:
+        checked_scores(lambda texts: [float("nan")], [text])
+    assert len(str(caught.value)) < 150
+
+
+def test_texts_are_numbered_through_the_whole_pool(make_pool):
+    pool = make_pool(prompts=50, candidates=100)  # 40 prompts are scored at a time
+    last = pool.full_texts[49][99]
+    with pytest.raises(RewardError, match=rf"the reward of text 4999 is nan, not finite: '{last}'"):
+        score_candidates(pool, proxy=lambda texts: [float("nan") if text == last else 0.0 for text in texts])
+
+
+def test_a_reward_is_needed_by_its_name(make_pool):
+    with pytest.raises(TypeError, match="needs a reward by its name"):
+        score_candidates(make_pool())
+    with pytest.raises(TypeError, match="positional"):
+        score_candidates(make_pool(), lambda texts: [0.0] * len(texts))
 
 
 def test_every_candidate_gets_the_score_of_its_own_full_text(make_pool):

@@ -54,6 +54,9 @@ def test_signatures_are_trls():
         ([torch.tensor([10, 11]), torch.tensor([12])], [[10, 11], [12]]),
         ([torch.tensor([10, 11])], [[10, 11]]),
         ([np.array([10, 11]), np.array([12])], [[10, 11], [12]]),
+        ([torch.tensor([[10, 11]]), torch.tensor([[12]])], [[10, 11], [12]]),
+        (torch.tensor([[0, 0, 10, 11], [12, 13, 14, 15]]), [[10, 11], [12, 13, 14, 15]]),
+        ([[10, 11, 0], [0, 12, 0]], [[10, 11], [12]]),
     ],
     ids=[
         "list",
@@ -67,10 +70,13 @@ def test_signatures_are_trls():
         "tensors",
         "one tensor",
         "arrays",
+        "batches of one",
+        "padded tensor",
+        "padded lists",
     ],
 )
 def test_every_form_of_query_gives_the_same_responses(build_sampler, query, expected):
-    assert query_token_ids(query) == expected
+    assert query_token_ids(query, padding=0) == expected
     assert build_sampler().generate(query) == build_sampler().generate(expected)
 
 
@@ -89,14 +95,36 @@ def test_every_form_of_query_gives_the_same_responses(build_sampler, query, expe
         ([0.5, 1.5], "(?i)token ids"),
         (torch.tensor([0.5, 1.5]), "(?i)token ids"),
         (["w10", "w11"], "(?i)token ids"),
-        ([torch.tensor([[10, 11]])], "(?i)token ids|dimension"),
+        ([torch.tensor([[10, 11], [12, 13]])], "query 0 must be a list of integer token ids, got int64 of shape .2, 2."),
+        ([[10, 11], [0, 0]], "query 1 is empty"),
     ],
     ids=["empty", "empty tensor", "empty row", "second empty", "empty in tensors", "3-D", "text", "None", "int", "floats",
-         "float tensor", "texts", "2-D in list"],
+         "float tensor", "texts", "2-D in list", "padding alone"],
 )  # fmt: skip
 def test_a_query_of_another_form_is_refused(build_sampler, query, message):
     with pytest.raises(ValueError, match=message):
         build_sampler().generate(query)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.bool])
+def test_where_padding_also_ends_texts_a_mask_tells_it(build_model, build_tokenizer, dtype):
+    model, tokenizer = build_model("gpt2", pad_token_id=None), build_tokenizer(pad=False)
+    tokenizer.pad_token = tokenizer.eos_token
+    build = lambda: BestOfNSampler(model, tokenizer, last_number, lambda: 5, seed=0)  # noqa: E731
+    padded, mask = torch.tensor([[1, 1, 10, 11], [12, 13, 14, 15]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]], dtype=dtype)
+    plain = [[10, 11], [12, 13, 14, 15]]
+    assert build().generate(padded, attention_mask=mask) == build().generate(plain)
+    assert build().sample(padded, attention_mask=mask).prompt_token_ids == plain
+    assert build().sample(padded).prompt_token_ids == padded.tolist()  # the ends of earlier texts, for all one knows
+    with pytest.raises(ValueError, match="attention_mask must have a number for every token"):
+        build().generate(padded, attention_mask=mask[:, 1:])
+
+
+@pytest.mark.parametrize("name", ["seed", "prompt_ids", "response_lengths", "first_candidate", "generation_config", "compile"])
+def test_what_the_sampler_says_itself_is_no_option_of_a_call(build_sampler, name):
+    for call in (build_sampler().generate, build_sampler().sample):
+        with pytest.raises(TypeError, match=f"not options of a call but of the sampler, or none at all: {name}"):
+            call(QUERIES, **{name: 3})
 
 
 @pytest.mark.parametrize("sample_size", [1, 4])
@@ -169,6 +197,20 @@ def test_the_length_sampler_is_called_once_a_query_and_honoured(build_sampler):
     assert next(lengths, None) is None
 
 
+def test_lengths_follow_from_the_samplers_seed_unless_they_have_one(build_sampler):
+    def lengths(seed, of=None):
+        sampler = build_sampler(seed=seed, length_sampler=LengthSampler(1, 40, seed=of))
+        return [sampler.sample(QUERIES * 4).metadata["response_lengths"] for _ in range(2)]
+
+    assert lengths(0) == lengths(0)
+    assert lengths(0) != lengths(1)
+    assert lengths(0)[0] != lengths(0)[1]
+    assert lengths(0, of=5) == lengths(1, of=5) == [[length() for _ in range(12)] for length in [LengthSampler(1, 40, 5)] * 2]
+    shared = LengthSampler(1, 40)  # two samplers that share it do not take each other's
+    one, two = build_sampler(length_sampler=shared), build_sampler(length_sampler=shared)
+    assert one.sample(QUERIES).metadata["response_lengths"] == two.sample(QUERIES).metadata["response_lengths"]
+
+
 def test_options_of_the_constructor_and_of_the_call_reach_the_sampling(build_sampler):
     config = GenerationConfig(min_length=-1, top_k=0.0, top_p=1.0, do_sample=True, pad_token_id=0, temperature=0.5)
     sampler = build_sampler(generation_config=config)
@@ -186,6 +228,9 @@ def test_device_moves_the_model(build_sampler, build_model):
     sampler = build_sampler(model=model)
     sampler.generate([10, 11])
     assert moved == []
+    sampler.generate([10, 11], device="cpu")
+    assert moved == ["cpu"]
+    model.hf_device_map = {"": "cpu"}  # accelerate has dispatched it, and moves what it must itself
     sampler.generate([10, 11], device="cpu")
     assert moved == ["cpu"]
 

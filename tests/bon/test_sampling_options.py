@@ -88,7 +88,15 @@ def test_warped_logprobs_are_those_of_transformers_own_processors_on_the_prompt_
         assert candidates.raw_logprobs[at] == pytest.approx(raw_logprob, abs=2e-4)
 
 
-@pytest.mark.parametrize("options", [{"no_repeat_ngram_size": 1}, {"min_length": 12}], ids=lambda options: next(iter(options)))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"min_length": 12},
+        {"watermarking_config": {"greenlist_ratio": 0.5, "bias": 4.0, "context_width": 2}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
 def test_warping_that_reads_the_past_does_not_read_the_padding_of_the_batch(build_model, build_tokenizer, options):
     # With the end of sequence as padding, its being in front of a short prompt must change nothing.
     model = build_model("gpt2", pad_token_id=None)
@@ -172,10 +180,23 @@ def test_a_padding_token_outside_the_models_vocabulary_is_never_fed_to_it(build_
         ([[10]], {"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3 cannot be honoured"),
         ([[10]], {"temperature": 0.0}, "(?i)temperature.*0"),
         ([[10]], {"temperature": -1.0}, "(?i)temperature.*-1"),
-        ([[10]], {"temperature": float("inf")}, "temperature must be > 0 and finite, got inf"),
-        ([[10]], {"temperature": float("nan")}, "temperature must be > 0 and finite, got nan"),
+        ([[10]], {"temperature": float("inf")}, r"temperature must be > 0 .* and finite, got inf"),
+        ([[10]], {"temperature": float("nan")}, r"temperature must be > 0 .* and finite, got nan"),
         ([[10]], {"top_p": 1.5}, r"top_p must be > 0 and at most 1 \(the whole distribution\), got 1\.5"),
         ([[10]], {"top_p": 0.0}, r"top_p must be .*, got 0\.0"),
+        ([[10]], {"top_k": 2.7}, r"top_k must be a whole number from 0 .*, got 2\.7"),
+        ([[10]], {"top_k": -1}, "top_k must be a whole number from 0 .*, got -1"),
+        ([[10]], {"top_k": float("inf")}, "top_k must be a whole number"),
+        ([[10]], {"typical_p": 1.5}, r"typical_p must be > 0 and at most 1 .*, got 1\.5"),
+        ([[10]], {"min_p": 1.5}, r"min_p must be at least 0 .*, got 1\.5"),
+        ([[10]], {"epsilon_cutoff": 2.0}, r"epsilon_cutoff must be .* below 1, got 2\.0"),
+        ([[10]], {"eta_cutoff": -1.0}, r"eta_cutoff must be at least 0 .*, got -1\.0"),
+        ([[10]], {"return_dict_in_generate": True, "output_scores": True}, "output_scores=True cannot be honoured"),
+        (
+            [[10], [11]],
+            {"suppress_tokens": list(range(80))},
+            "no next token of prompt 0 has a probability: .* no token to draw",
+        ),
         ([[10]], {"response_lengths": [3, 4]}, "2 response_lengths for 1 prompts"),
         ([[10]], {"response_lengths": [0]}, "prompt 0 may have responses of 0 tokens"),
         ([[10]], {"prompt_ids": [1, 2]}, "2 prompt_ids for 1 prompts"),
@@ -202,3 +223,29 @@ def test_options_that_change_nothing_are_accepted(gpt2, tokenizer):
 def test_an_unknown_option_is_refused_by_name(gpt2, tokenizer):
     with pytest.raises(TypeError, match="not an option of GenerationConfig: temprature"):
         generate_candidates(gpt2, tokenizer, PROMPTS, 2, max_new_tokens=4, temprature=0.7)
+
+
+@pytest.mark.parametrize("vocabulary", [80, 300])  # of one block of tokens, and of two and a part
+@pytest.mark.parametrize("options", [{}, {"do_sample": False}, {"top_p": 0.9}], ids=["plain", "greedy", "processors"])
+def test_logits_that_are_no_numbers_are_an_error(options, vocabulary, build_model, tokenizer):
+    model = build_model("gpt2", vocabulary=vocabulary)
+    with torch.no_grad():
+        model.transformer.wte.weight[13] = torch.nan
+    with pytest.raises(ValueError, match=r"no next token of prompt [01] has a probability: .* logits are not finite"):
+        generate_candidates(model, tokenizer, [[10], [13]], 1, max_new_tokens=4, **options)
+
+
+def test_a_whole_number_is_a_temperature(gpt2, tokenizer):
+    whole, plain = (generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=4, temperature=t) for t in (2, 2.0))
+    assert_same(whole, plain)
+
+
+def test_an_end_of_text_that_never_comes_may_be_minus_one(build_model, build_tokenizer):
+    model, tokenizer = build_model("gpt2", pad_token_id=None), build_tokenizer(pad=False)
+    never = generate_candidates(model, tokenizer, PROMPTS, 20, max_new_tokens=12, eos_token_id=-1)
+    assert (never.lengths == 12).all()
+
+
+def test_sampling_that_is_asked_for_as_none_is_sampling(gpt2, tokenizer):
+    asked = generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=4, do_sample=None)
+    assert_same(asked, generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=4))
