@@ -1,9 +1,11 @@
 """`BestOfNSampler`: TRL's call, every form of its arguments, and nothing thrown away."""
 
+import ast
 import inspect
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from pool_checks import last_number
 from transformers import GenerationConfig
 
+import bon
 from bon import BestOfNSampler, LengthSampler, RewardError, generate_candidates
 from bon.sampler import query_token_ids
 
@@ -250,6 +253,17 @@ def test_importing_the_core_imports_nothing_of_the_suite():
     code = f"import sys, bon; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_core_needs_nothing_but_torch_transformers_numpy_and_a_bar():
+    needed = set()
+    for path in Path(bon.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:  # what is imported inside a function is asked for when it is needed
+            if isinstance(node, ast.Import):
+                needed |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                needed.add(node.module.split(".")[0])
+    assert needed - set(sys.stdlib_module_names) == {"bon", "torch", "transformers", "numpy", "tqdm"}
 
 
 @pytest.mark.parametrize(
