@@ -73,7 +73,7 @@ def test_a_name_that_is_no_function(own, target, told):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("one", "1 scores for 3 texts"),
+        ("one", "the reward returned float, not one number for each of 3 texts"),
         ("fewer", "2 scores for 3 texts"),
         ("nothing", "the reward of text 0 is nan, not finite"),
         ("words", "the reward of text 0 is 'good', not a number"),
