@@ -13,7 +13,6 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 from torch.fx import Graph, Node
 
 from bon import packed
-from bon.packed import product
 
 _aten = torch.ops.aten
 #: Weights that are joined for a GPU have no more bytes than this together: more fill it without, and a copy costs memory.
@@ -99,7 +98,9 @@ def _join(graph: Graph, products: Sequence[_Product]) -> None:
     first = products[0]
     biases = [found.bias for found in products if found.bias is not None]
     with graph.inserting_before(first.node):
-        joined = graph.call_function(product, (first.states, [found.weight for found in products], biases, first.transposed))
+        joined = graph.call_function(
+            packed.product, (first.states, [found.weight for found in products], biases, first.transposed)
+        )
         value = first.states.meta["val"]
         joined.meta["val"] = value.new_empty(value.shape[0], sum(found.outputs for found in products))
         parts, begin = [], 0

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
+from bon.batches import batch_tokens
 from bon.candidates import Candidates
 from bon.captured import CapturedSteps, captured_steps
-from bon.decoding import Responses, decode, evaluation_mode, rows_are_independent
-from bon.generation import automatic_batch_tokens, check_context, check_probabilities
+from bon.decoding import Responses, decode, evaluation_mode
+from bon.generation import check_context, check_probabilities
 from bon.options import reads_positions, resolve_generation_config
 from bon.randomness import candidate_uniforms
 from bon.texts import decoded
@@ -79,15 +80,13 @@ def continue_candidates(
     going = which & ~ended(candidates, config) & (candidates.lengths < limits[:, None])
     width = max(candidates.token_ids.shape[2], int(np.where(going, limits[:, None], 0).max(initial=0)))
     pool = _widened(candidates, width, config.pad_token_id)
-    budget = automatic_batch_tokens(model) if max_batch_tokens is None else max_batch_tokens
-    budget = budget if rows_are_independent(model) else min(budget, 1)
+    budget = batch_tokens(model, max_batch_tokens)
     with evaluation_mode(model), captured_steps(model.device) as captured:
         for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config)):
             for part, responses in _drawn_within_memory(
                 model, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
             ):
                 _write(pool, part, responses)
-                check_probabilities(responses.logprobs.cpu().numpy(), [p for p, _ in part])
     texts = pool.texts.copy()
     for p in np.flatnonzero(going.any(axis=1)).tolist():
         at = np.flatnonzero(going[p])
@@ -124,8 +123,6 @@ def _batches(
     pool: Candidates, going: NDArray[np.bool_], limits: NDArray[np.int64], max_batch_tokens: int, uniform: bool
 ) -> Iterator[list[_Row]]:
     """Rows that have begun with equally many tokens share a batch; with `uniform`, also of one prompt length and limit."""
-    if max_batch_tokens < 1:
-        raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
 
     def kind(row: _Row) -> tuple[int, int, int]:
         return int(pool.lengths[row]), len(pool.prompt_token_ids[row[0]]), int(limits[row[0]])
@@ -192,6 +189,7 @@ def _drawn_within_memory(
 def _write(pool: Candidates, rows: list[_Row], responses: Responses) -> None:
     token_ids, lengths = responses.token_ids.cpu().numpy(), responses.lengths.cpu().numpy()
     logprobs, raw_logprobs = responses.logprobs.cpu().numpy(), responses.raw_logprobs.cpu().numpy()
+    check_probabilities(logprobs, [p for p, _ in rows])
     for i, row in enumerate(rows):
         begun, more = pool.lengths[row], lengths[i]
         pool.token_ids[row][begun : begun + more] = token_ids[i, :more]

@@ -147,14 +147,6 @@ def keeps_plain_cache(model: Any) -> bool:
     )
 
 
-def rows_are_independent(model: Any) -> bool:
-    """Whether a row of a batch is what it is alone. In transformers 5.23 it is not for some: then rows are drawn one by one.
-
-    RWKV mixes the states of rows; GIT and RecurrentGemma read the padding of others.
-    """
-    return model.config.model_type not in ("rwkv", "git", "recurrent_gemma")
-
-
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
     """Dropout off inside, and as it was afterwards."""

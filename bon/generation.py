@@ -1,12 +1,9 @@
-"""Policy and prompts in, `Candidates` out: prompts sorted and packed into batches that fit in memory."""
+"""Policy and prompts in, `Candidates` out."""
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,35 +11,14 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
+from bon.batches import BATCH_LOGITS, LENGTH_CLASS, Batch, batch_tokens, evened, pack, tokens_of
 from bon.candidates import Candidates
 from bon.captured import CapturedSteps, captured_steps
-from bon.decoding import Responses, decode, evaluation_mode, rows_are_independent
+from bon.decoding import Responses, decode, evaluation_mode
 from bon.options import reads_positions, resolve_generation_config, sampling_of
 from bon.randomness import candidate_uniforms
 from bon.texts import decoded
 from bon.wrappers import unwrapped
-
-#: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
-CPU_BATCH_TOKENS = 16_384
-#: Logits in one batch, more of which make nothing faster: 2 GiB in single precision, and drawing holds three such tensors.
-_BATCH_LOGITS = 2**29
-#: On a GPU, or compiled, prompts of nearly one length share a batch, padded: then a step of one shape serves more of them.
-_GPU_LENGTH_CLASS = 16
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """A run of prompts (positions in the caller's order) and the range of candidates drawn for each."""
-
-    positions: tuple[int, ...]
-    candidates: range
-
-    def halves(self) -> tuple[_Batch, _Batch]:
-        if len(self.positions) > 1:
-            middle = len(self.positions) // 2
-            return _Batch(self.positions[:middle], self.candidates), _Batch(self.positions[middle:], self.candidates)
-        middle = len(self.candidates) // 2
-        return _Batch(self.positions, self.candidates[:middle]), _Batch(self.positions, self.candidates[middle:])
 
 
 def generate_candidates(
@@ -121,24 +97,19 @@ def generate_candidates(
     lengths = np.zeros(shape, dtype=np.int32)
     logprobs, raw_logprobs = np.zeros(shape), np.zeros(shape)
     candidates = range(first_candidate, first_candidate + num_candidates)
-    if max_batch_tokens is None:
-        max_batch_tokens = automatic_batch_tokens(model)
-    elif max_batch_tokens < 1:
-        raise ValueError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
-    if not rows_are_independent(model):
-        max_batch_tokens = 1
+    most = batch_tokens(model, max_batch_tokens)
     on_gpu = device.type == "cuda"
-    batches = _pack(
+    batches = pack(
         token_ids,
         limits,
         candidates,
-        max_batch_tokens,
+        most,
         uniform=reads_positions(config),
-        max_rows=max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size),
-        length_class=_GPU_LENGTH_CLASS if on_gpu or compile else 1,
+        max_rows=max(1, BATCH_LOGITS // model.config.get_text_config().vocab_size),
+        length_class=LENGTH_CLASS if on_gpu or compile else 1,
     )
     if compile:  # equal batches, the largest first: its step holds the others
-        batches = iter(sorted(_evened(batches, token_ids, limits), key=lambda batch: -_tokens(batch, token_ids, limits)))
+        batches = iter(sorted(evened(batches, token_ids, limits), key=lambda batch: -tokens_of(batch, token_ids, limits)))
     steps = set()
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
     with bar, evaluation_mode(model), captured_steps(device, compile) as captured:
@@ -236,114 +207,16 @@ def check_probabilities(logprobs: np.ndarray, positions: Sequence[int]) -> None:
         )
 
 
-def automatic_batch_tokens(model: Any) -> int:
-    """As many tokens as fit in half of a GPU's free memory; elsewhere a fixed number, since larger batches are slower.
-
-    There a model may be so large that a quarter of the machine's memory is less. Its size and not what is free of it, so that
-    batches, and with them the bits of a pool, are the same every time.
-    """
-    config = model.config.get_text_config()
-    # A state-space model has no heads; counting its width as keys and values of one head is on the safe side.
-    query_heads = getattr(config, "num_attention_heads", None) or 1
-    heads = getattr(config, "num_key_value_heads", None) or query_heads
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
-    per_token = 2 * config.num_hidden_layers * heads * head_width * model.dtype.itemsize + 16 * config.hidden_size
-    # Logits and their copies, in single precision, weigh on one token of each row; rows are about 32 tokens long or longer.
-    per_token += 5 * 4 * config.vocab_size // 32
-    if model.device.type != "cuda":
-        return min(CPU_BATCH_TOKENS, max(1, _machine_memory() // 4 // per_token))
-    free, _ = torch.cuda.mem_get_info(model.device)
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    return max(CPU_BATCH_TOKENS, free // 2 // per_token)
-
-
-def _machine_memory() -> int:
-    """Bytes of memory, where the operating system tells; a laptop's otherwise."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return 2**34
-
-
-def _tokens(batch: _Batch, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> int:
-    """Tokens of a batch with its padding."""
-    width = max(len(prompts[p]) for p in batch.positions) + max(limits[p] for p in batch.positions)
-    return len(batch.positions) * len(batch.candidates) * width
-
-
-def _pack(
-    prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
-    candidates: range,
-    max_batch_tokens: int,
-    uniform: bool,
-    max_rows: int | None = None,
-    length_class: int = 1,
-) -> Iterator[_Batch]:
-    """Prompts of like length together (so most batches need no padding), all candidates of a prompt together if they fit.
-
-    With `uniform`, prompts share a batch only if they and their responses have the same length. Lengths are alike that are
-    equal when rounded up to a multiple of `length_class`.
-    """
-    order = sorted(range(len(prompts)), key=lambda p: (len(prompts[p]), limits[p]))
-    group: list[int] = []
-
-    def rows(group: list[int]) -> int:
-        width = max(len(prompts[p]) for p in group) + max(limits[p] for p in group)
-        rows = max(1, max_batch_tokens // width)
-        return rows if max_rows is None else min(rows, max_rows)
-
-    def length(position: int) -> int:
-        return -(-len(prompts[position]) // length_class)
-
-    for position in order:
-        same_length = not group or length(group[0]) == length(position)
-        # A new length starts a new batch once this one is half full: then padding costs more than the empty half.
-        full = (len(group) + 1) * len(candidates) > rows([*group, position])
-        alike = not group or (len(prompts[group[0]]), limits[group[0]]) == (len(prompts[position]), limits[position])
-        if group and (
-            full or (uniform and not alike) or (not same_length and 2 * len(group) * len(candidates) >= rows(group))
-        ):
-            yield _Batch(tuple(group), candidates)
-            group = []
-        group.append(position)
-        if len(candidates) > rows(group):
-            size = rows(group)
-            for begin in range(0, len(candidates), size):
-                yield _Batch((position,), candidates[begin : begin + size])
-            group = []
-    if group:
-        yield _Batch(tuple(group), candidates)
-
-
-def _evened(batches: Iterable[_Batch], prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> Iterator[_Batch]:
-    """The same batches, those of nearly one length cut into as many of nearly one size: rows that a step leaves idle cost too.
-
-    The largest stays the largest: where equal parts would have more tokens than any of them had, they are left as they are.
-    """
-
-    def kind(batch: _Batch) -> tuple[range, int]:
-        return batch.candidates, -(-len(prompts[batch.positions[0]]) // _GPU_LENGTH_CLASS)
-
-    for (candidates, _), run in itertools.groupby(batches, kind):
-        before = list(run)
-        positions = [position for batch in before for position in batch.positions]
-        cuts = [len(positions) * part // len(before) for part in range(len(before) + 1)]
-        even = [_Batch(tuple(positions[begin:end]), candidates) for begin, end in itertools.pairwise(cuts)]
-        most = max(_tokens(batch, prompts, limits) for batch in before)
-        yield from even if max(_tokens(batch, prompts, limits) for batch in even) <= most else before
-
-
 def _decode_within_memory(
     model: Any,
     config: GenerationConfig,
-    batch: _Batch,
+    batch: Batch,
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     prompt_ids: Sequence[int],
     seed: int,
     captured: CapturedSteps | None,
-) -> Iterator[tuple[_Batch, Responses]]:
+) -> Iterator[tuple[Batch, Responses]]:
     """Decode a batch; where the GPU's memory ends, its halves."""
     steps = max(limits[p] for p in batch.positions)
     repeats = len(batch.candidates)

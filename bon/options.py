@@ -37,7 +37,7 @@ _NEUTRAL = {
 }  # fmt: skip
 #: Where options have to lie. What is outside transformers leaves out of the sampling, without a word.
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "temperature": (lambda value: 0 < value < math.inf, "> 0 (there all candidates would be one text) and finite"),
+    "temperature": (lambda value: 0 < value < math.inf, "> 0 (at 0 all candidates are one text) and finite"),
     "top_p": (lambda value: 0 < value <= 1, "> 0 and at most 1 (the whole distribution)"),
     "top_k": (
         lambda value: 0 <= value < math.inf and value == int(value),

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-import transformers
 from pool_checks import PROMPTS, assert_same
 from test_host_looks import Waits
 from torch import nn
@@ -13,6 +12,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import bon.captured
 import bon.continuation
+import bon.fewer_kernels
+import bon.fixed_prompts
+import bon.fixed_step
 import bon.generation
 from bon import generate_candidates
 from bon.captured import CapturedSteps, capturable, captured_steps, captured_steps_kept
@@ -20,7 +22,6 @@ from bon.continuation import continue_candidates
 
 KINDS = ["gpt2", "llama", "opt"]
 PROCESSORS = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2, "min_new_tokens": 3}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="captures in a CUDA graph")
 
 
 @pytest.fixture
@@ -42,13 +43,13 @@ def fixed(monkeypatch):
 @pytest.fixture
 def made(monkeypatch):
     """The fixed steps that are made, in order."""
-    steps, initialise = [], bon.captured._FixedStep.__init__
+    steps, initialise = [], bon.fixed_step.FixedStep.__init__
 
     def counted(self, *arguments):
         steps.append(self)
         initialise(self, *arguments)
 
-    monkeypatch.setattr(bon.captured._FixedStep, "__init__", counted)
+    monkeypatch.setattr(bon.fixed_step.FixedStep, "__init__", counted)
     return steps
 
 
@@ -106,13 +107,13 @@ def test_a_model_whose_weights_were_replaced_gets_a_new_step_and_one_trained_in_
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_of_a_shape_that_comes_again_are_captured_too(kind, build_model, tokenizer, fixed, monkeypatch):
     model = build_model(kind, spread=0.4)
-    shapes, load = [], bon.captured._FixedPrompts._load
+    shapes, load = [], bon.fixed_prompts.FixedPrompts._load
 
     def counted(self, ids, *arguments):
         shapes.append(tuple(ids.shape))
         load(self, ids, *arguments)
 
-    monkeypatch.setattr(bon.captured._FixedPrompts, "_load", counted)
+    monkeypatch.setattr(bon.fixed_prompts.FixedPrompts, "_load", counted)
     calls = [PROMPTS, PROMPTS[::-1], [[9, *p[1:]] for p in PROMPTS], PROMPTS[:2], PROMPTS]
     draw = lambda prompts: generate_candidates(model, tokenizer, prompts, 8, max_new_tokens=16, seed=3)  # noqa: E731
     growing = [draw(prompts) for prompts in calls]
@@ -223,7 +224,7 @@ def test_a_model_that_cannot_be_captured_is_tried_once_and_run_as_before(gpt2, t
     def cannot(self, *arguments):
         raise RuntimeError("called a synchronizing CUDA operation")
 
-    monkeypatch.setattr(bon.captured._FixedStep, "capture", cannot)
+    monkeypatch.setattr(bon.fixed_step.FixedStep, "capture", cannot)
     fixed(CapturedSteps())
     same = generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=9, max_batch_tokens=100)
     assert len(made) == 1
@@ -240,7 +241,7 @@ def test_no_memory_for_a_capture_halves_the_batch_and_keeps_nothing(gpt2, tokeni
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self(*arguments)
 
-    monkeypatch.setattr(bon.captured._FixedStep, "capture", small)
+    monkeypatch.setattr(bon.fixed_step.FixedStep, "capture", small)
     steps = fixed(CapturedSteps())
     same = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=9)
     assert made[0].rows == 25
@@ -264,93 +265,3 @@ def test_on_a_gpu_a_call_has_its_own_steps_unless_they_are_kept():
         assert inside is kept
     with captured_steps(torch.device("cuda")) as after:
         assert after is not kept
-
-
-@pytest.mark.parametrize("name", sorted(bon.captured._RMS_NORMS))
-def test_norms_are_those_of_transformers(name):
-    family = name.removesuffix("RMSNorm")
-    norm = getattr(getattr(transformers.models, family.lower()), f"modeling_{family.lower()}").__dict__[name](16, eps=1e-3)
-    with torch.no_grad():
-        norm.weight.uniform_(0.5, 2, generator=torch.Generator().manual_seed(0))
-        states = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(bon.captured._fused_norm(norm, states), norm(states))
-
-
-def test_batches_of_a_gpu_have_a_most_of_rows_and_put_nearly_equal_lengths_together():
-    prompts, limits = [[5] * length for length in (1, 2, 3, 16, 17, 18)], [4] * 6
-    pack = lambda **more: [  # noqa: E731
-        batch.positions for batch in bon.generation._pack(prompts, limits, range(8), 10_000, uniform=False, **more)
-    ]
-    assert pack() == [(0, 1, 2, 3, 4, 5)]
-    assert pack(max_rows=24) == [(0, 1), (2, 3), (4, 5)]
-    assert pack(max_rows=24, length_class=16) == [(0, 1, 2), (3,), (4, 5)] or pack(max_rows=24, length_class=16)[0] == (
-        0,
-        1,
-        2,
-    )
-
-
-class TestOnAGPU:
-    """What only a GPU can tell."""
-
-    pytestmark = needs_cuda
-
-    @pytest.mark.parametrize("options", [{}, PROCESSORS], ids=["plain distribution", "processors"])
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_a_graph_draws_the_same(self, kind, options, build_model, tokenizer, monkeypatch):
-        model = build_model(kind, spread=0.4).cuda()
-        options = {"response_lengths": [21, 4, 17, 12, 9], "seed": 1, **options}
-        graph = generate_candidates(model, tokenizer, PROMPTS, 32, **options)
-        monkeypatch.setattr(bon.captured, "_FEWEST_STEPS", 100)
-        growing = generate_candidates(model, tokenizer, PROMPTS, 32, **options)
-        assert (growing.metadata["steps"], graph.metadata["steps"]) == ("plain", "captured")
-        assert_same(graph, growing, atol=1e-3)
-
-    def test_a_graph_that_is_kept_follows_the_weights(self, build_model, tokenizer):
-        model = build_model("llama").cuda()
-        draw = lambda: generate_candidates(model, tokenizer, PROMPTS, 16, max_new_tokens=9)  # noqa: E731
-        with captured_steps_kept():
-            first, again = draw(), draw()
-            assert_same(first, again)  # the pass over the prompts is captured, too, from the second on
-            assert_same(again, draw(), atol=0)
-            with torch.no_grad():
-                model.lm_head.weight.mul_(3)
-            changed = draw()
-        assert (changed.token_ids != first.token_ids).any()
-        assert_same(draw(), changed)
-
-    def test_a_calls_memory_is_given_back(self, build_model, tokenizer):
-        model = build_model("llama").cuda()
-        draw = lambda: generate_candidates(model, tokenizer, PROMPTS, 512, max_new_tokens=9)  # noqa: E731
-        draw()  # libraries take their workspaces with the first call
-        before = torch.cuda.memory_allocated()
-        assert draw().metadata["steps"] == "captured"
-        assert torch.cuda.memory_allocated() == before
-
-    def test_where_memory_ends_the_batch_is_halved(self, build_model, tokenizer):
-        model = build_model("llama").cuda()
-        prompts, options = [[5 + p] for p in range(16)], {"max_new_tokens": 9, "seed": 1}
-        whole = generate_candidates(model, tokenizer, prompts, 2048, **options)
-        torch.cuda.empty_cache()
-        held = torch.cuda.memory_reserved()
-        share = (held + 96 * 2**20) / torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(share)
-        try:
-            halved = generate_candidates(model, tokenizer, prompts, 2048, **options, max_batch_tokens=10**9)
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
-        assert (halved.token_ids != whole.token_ids).any(-1).mean() < 1e-3
-
-    def test_what_waits_is_found_before_anything_is_recorded(self, build_model, tokenizer, monkeypatch):
-        model = build_model("llama").cuda()
-        mlp = type(model.model.layers[0].mlp)
-        forward = mlp.forward
-
-        def waiting(self, states):
-            float(states.sum())
-            return forward(self, states)
-
-        monkeypatch.setattr(mlp, "forward", waiting)
-        assert generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=9).metadata["steps"] == "plain"
-        monkeypatch.undo()
-        assert generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=9).metadata["steps"] == "captured"

@@ -13,7 +13,7 @@ from pool_checks import PROMPTS, assert_same, last_number
 from torch._dynamo.utils import counters
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-import bon.captured
+import bon.fixed_step
 import bon.generation
 from bon import BestOfNSampler, generate_candidates
 from bon.captured import captured_steps_kept
@@ -53,9 +53,9 @@ def test_it_draws_the_same_and_compiles_once(kind, build_model, tokenizer, compi
 @needs_compiler
 def test_a_sampler_keeps_its_step_and_may_be_copied(build_model, tokenizer, compiled, monkeypatch):
     model = build_model("llama", spread=0.4)
-    made, initialise = [], bon.captured._FixedStep.__init__
+    made, initialise = [], bon.fixed_step.FixedStep.__init__
     monkeypatch.setattr(
-        bon.captured._FixedStep, "__init__", lambda self, *arguments: made.append(self) or initialise(self, *arguments)
+        bon.fixed_step.FixedStep, "__init__", lambda self, *arguments: made.append(self) or initialise(self, *arguments)
     )
     build = lambda **more: BestOfNSampler(model, tokenizer, last_number, lambda: 12, 8, seed=3, **more)  # noqa: E731
     plain, fast = build(), build(compile=True)
@@ -101,14 +101,14 @@ def test_what_has_no_fixed_shape_is_not_compiled(kind, length, build_model, toke
 
 
 def test_shapes_are_forgotten_and_none_of_them_keeps_a_model(build_model, monkeypatch):
-    monkeypatch.setattr(bon.captured, "_PROGRAMS", 2)
+    monkeypatch.setattr(bon.fixed_step, "_PROGRAMS", 2)
     model = build_model("gpt2")
-    programs = [bon.captured._program(model, rows, 16, draws) for rows, draws in ((2, True), (4, True), (4, False))]
-    assert list(bon.captured._programs[model]) == [(4, 16, True), (4, 16, False)]
-    assert bon.captured._program(model, 4, 16, False) is programs[2]
-    held = len(bon.captured._programs)
+    programs = [bon.fixed_step._program(model, rows, 16, draws) for rows, draws in ((2, True), (4, True), (4, False))]
+    assert list(bon.fixed_step._programs[model]) == [(4, 16, True), (4, 16, False)]
+    assert bon.fixed_step._program(model, 4, 16, False) is programs[2]
+    held = len(bon.fixed_step._programs)
     del model
-    assert len(bon.captured._programs) == held - 1
+    assert len(bon.fixed_step._programs) == held - 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_a_compiled_step_is_good_for(rows, total, held, build_model):
     model = build_model("gpt2")
     with torch.inference_mode():
         cache = model(input_ids=torch.tensor([[5]]), use_cache=True).past_key_values
-    assert bon.captured._FixedStep(model, cache, 64, 32, True).holds(rows, total) is held
+    assert bon.fixed_step.FixedStep(model, cache, 64, 32, True).holds(rows, total) is held
 
 
 @needs_compiler
@@ -129,12 +129,12 @@ def test_products_of_a_compiled_step_take_packed_weights_those_of_the_day(kind, 
     packed = []
 
     @contextmanager
-    def watched(weights, given=bon.captured.packed_weights):
+    def watched(weights, given=bon.fixed_step.packed_weights):
         with given(weights):
             yield
         packed.append(len(weights))
 
-    monkeypatch.setattr(bon.captured, "packed_weights", watched)
+    monkeypatch.setattr(bon.fixed_step, "packed_weights", watched)
     draw = lambda **more: generate_candidates(model, tokenizer, PROMPTS, 8, max_new_tokens=12, **more)  # noqa: E731
     with captured_steps_kept():
         before = draw(compile=True)
@@ -160,46 +160,3 @@ def test_half_precision_is_as_near_to_single_precision_as_without(kind, build_mo
         exact = sequence_logprobs(single, pool)
         errors[compile] = np.abs(pool.logprobs - exact).mean()
     assert 0 < errors[True] < 1.25 * errors[False]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ([(0, 1, 2, 3, 4), (5,)], [(0, 1, 2), (3, 4, 5)]),
-        ([(0, 1, 2, 3, 4), (5,), (6,), (7,)], [(0, 1), (2, 3), (4, 5, 6), (7,)]),
-        # Four rows of 20 tokens are more than five of 8, or two of 20.
-        ([(0, 1, 2, 3, 4), (5, 8)], [(0, 1, 2, 3, 4), (5, 8)]),
-        ([(0, 1), (8,)], [(0, 1), (8,)]),
-    ],
-)
-def test_batches_of_one_length_are_made_equal_unless_the_largest_grows(before, after):
-    lengths, limits = (2, 2, 3, 3, 4, 5, 6, 17, 16), [4] * 9
-    prompts = [[5] * length for length in lengths]
-    batches = [bon.generation._Batch(positions, range(8)) for positions in before]
-    evened = list(bon.generation._evened(batches, prompts, limits))
-    assert [batch.positions for batch in evened] == after
-    assert all(batch.candidates == range(8) for batch in evened)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures in a CUDA graph")
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_on_a_gpu_it_is_captured_too(kind, build_model, tokenizer):
-    model = build_model(kind, spread=0.4).cuda()
-    growing = generate_candidates(build_model(kind, spread=0.4), tokenizer, PROMPTS, 32, **OPTIONS)
-    same = generate_candidates(model, tokenizer, PROMPTS, 32, **OPTIONS, compile=True)
-    assert same.metadata["steps"] == "compiled"
-    assert (same.token_ids != growing.token_ids).any(-1).mean() < 0.02
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures in a CUDA graph")
-def test_on_a_gpu_a_compiled_step_that_is_kept_follows_the_weights(build_model, tokenizer):
-    model = build_model("llama", spread=0.4).cuda()
-    draw = lambda **more: generate_candidates(model, tokenizer, PROMPTS, 32, max_new_tokens=12, **more)  # noqa: E731
-    with captured_steps_kept():
-        before = draw(compile=True)
-        for name in ("q_proj", "k_proj", "v_proj"):
-            with torch.no_grad():
-                getattr(model.model.layers[1].self_attn, name).weight.mul_(0.5)
-        after = draw(compile=True)
-    assert (before.token_ids != after.token_ids).any(-1).mean() > 0.1
-    assert (after.token_ids != draw().token_ids).any(-1).mean() < 0.02

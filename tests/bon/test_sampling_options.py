@@ -180,8 +180,16 @@ def test_a_padding_token_outside_the_models_vocabulary_is_never_fed_to_it(build_
         ([[10]], {"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3 cannot be honoured"),
         ([[10]], {"temperature": 0.0}, "(?i)temperature.*0"),
         ([[10]], {"temperature": -1.0}, "(?i)temperature.*-1"),
-        ([[10]], {"temperature": float("inf")}, r"temperature must be > 0 .* and finite, got inf"),
-        ([[10]], {"temperature": float("nan")}, r"temperature must be > 0 .* and finite, got nan"),
+        (
+            [[10]],
+            {"temperature": float("inf")},
+            r"temperature must be > 0 \(at 0 all candidates are one text\) and finite, got inf",
+        ),
+        (
+            [[10]],
+            {"temperature": float("nan")},
+            r"temperature must be > 0 \(at 0 all candidates are one text\) and finite, got nan",
+        ),
         ([[10]], {"top_p": 1.5}, r"top_p must be > 0 and at most 1 \(the whole distribution\), got 1\.5"),
         ([[10]], {"top_p": 0.0}, r"top_p must be .*, got 0\.0"),
         ([[10]], {"top_k": 2.7}, r"top_k must be a whole number from 0 .*, got 2\.7"),
