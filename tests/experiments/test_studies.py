@@ -15,7 +15,7 @@ from suite.baselines import train
 from suite.comparison import checkpoint_pools, compare, pool_maker, prepare, training_task
 from suite.evaluation import read_rows, select
 from suite.schema import register
-from suite.studies import store
+from suite.studies import store, weak_proxy
 from suite.studies.agreement import numbers
 from suite.studies.drawing import run_config
 from suite.studies.frontier import FrontierConfig
@@ -189,6 +189,14 @@ def test_the_weak_proxy_is_another_judge_and_gold_the_same(first, frontier):
     found = json.loads((first[0] / "weak_proxy" / "findings.json").read_text())
     assert list(found["overoptimisation"]) == ["best_of_n", "ppo"]
     assert found["equal_kl"] == {}
+
+
+def test_the_place_of_the_weak_proxy_is_as_relative_as_the_cache(first, world, monkeypatch):
+    folder, config = world
+    monkeypatch.setattr("suite.command.REPOSITORY", folder)
+    made = weak_proxy.weak_proxy(run_config(*config.overrides, "cache=cache"), config.weak_proxy)
+    assert (made.parts[:2], made.name) == (("cache", "weak_proxy"), "proxy")
+    assert (folder / made / "model.safetensors").is_file()
 
 
 def test_the_notebooks_protocol(first, frontier):

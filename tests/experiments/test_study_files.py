@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from scipy import stats
 
 from suite.command import REPOSITORY, UserError
@@ -26,6 +27,16 @@ from suite.studies.schema import FrontierConfig, NotebookConfig, ReproduceConfig
 def single(pool):
     """A pool as single precision keeps it."""
     return {name: values.astype(np.float32) for name, values in pool.scores.items()}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "results").rglob("config.yaml")), ids=lambda path: path.parent.name)
+def test_configurations_of_results_name_no_folder_of_one_machine(path):
+    def values(config):
+        nested = config.values() if isinstance(config, dict) else config if isinstance(config, list) else None
+        return [config] if nested is None else [value for part in nested for value in values(part)]
+
+    given = values(OmegaConf.to_container(OmegaConf.load(path)))
+    assert [value for value in given if isinstance(value, str) and value.startswith(("/", "~"))] == []
 
 
 def test_a_pool_comes_back(random_pools, tmp_path):

@@ -37,7 +37,7 @@ def run(config: ReproduceConfig, folder: Path) -> None:
     proxy = weak_proxy(run_config(*shared), settings)
     judged = (*shared, f"reward.proxy.path={proxy}", "reward.proxy.label=POSITIVE")
     runs = [("", run_config(*judged, f"seed={seed}")) for seed in settings.seeds]
-    spent = {"weak proxy": float((proxy.parent / _SECONDS).read_text())}
+    spent = {"weak proxy": float((located(proxy).parent / _SECONDS).read_text())}
     draw("weak_proxy", folder, settings, runs, spent, config.workers)
 
 
@@ -48,6 +48,8 @@ def rebuild(folder: Path) -> None:
 
 def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
     """The folder of the proxy that `settings.labels` reviews have taught, made as the embedded one is; cached.
+
+    Relative where `run.cache` is: it goes into the study's configuration, which is good on other machines too.
 
     Raises:
         UserError: the policy is not a folder, or there are fewer reviews.
@@ -61,7 +63,8 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
         raise UserError(f"weak_proxy.labels={settings.labels}: the split `proxy` has {len(splits['proxy'])} reviews")
     weights = hashlib.sha256((policy / "model.safetensors").read_bytes()).hexdigest()
     key = digest({"format": _FORMAT, "policy": weights, "labels": settings.labels, "steps": settings.steps})
-    folder = located(run.cache) / "weak_proxy" / key
+    made = Path(run.cache) / "weak_proxy" / key
+    folder = located(made)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
@@ -81,4 +84,4 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
             pretraining.make_labelled_proxy(recipe, splits["proxy"][: settings.labels], _LAYERS)
             (making / _SECONDS).write_text(f"{time.perf_counter() - start:.3f}\n")
             making.rename(folder)
-    return folder / "proxy"
+    return made / "proxy"
