@@ -29,11 +29,14 @@ _WITHOUT_EFFECT = frozenset(
         "transformers_version",
     }
 )  # fmt: skip
+#: Options that ask `generate` for more than tokens: refused where the caller sets them, whatever the model's own config says.
+_OUTPUTS = frozenset(
+    {"output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"}
+)
 _NEUTRAL = {
     "num_beams": 1, "num_return_sequences": 1, "num_beam_groups": 1, "guidance_scale": 1.0, "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0, "diversity_penalty": 0.0, "token_healing": False, "use_mtp": False,
-    "output_attentions": False, "output_hidden_states": False, "output_scores": False, "output_logits": False,
-    "return_dict_in_generate": False,
+    **dict.fromkeys(_OUTPUTS, False),
 }  # fmt: skip
 #: Where options have to lie. What is outside transformers leaves out of the sampling, without a word.
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -72,7 +75,7 @@ def resolve_generation_config(
     if config.max_length is not None or config.max_new_tokens is not None:
         inherited = {name: value for name, value in inherited.items() if name not in ("max_length", "max_new_tokens")}
     for name, value in inherited.items():
-        if value is not None and getattr(config, name, None) is None:
+        if value is not None and name not in _OUTPUTS and getattr(config, name, None) is None:
             setattr(config, name, value)
     for name, value in vars(config).items():
         honoured = name in HONOURED or name in _WITHOUT_EFFECT or name.startswith("_")

@@ -51,7 +51,7 @@ class PackedWeights:
     def _laid_out(
         self, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], rows: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        weight, bias = torch.cat(list(weights)).contiguous(), torch.cat(list(biases)) if biases else None
+        weight, bias = torch.cat(list(weights)), torch.cat(list(biases)) if biases else None
         if weight.device.type == "cpu":
             return torch.ops.mkldnn._reorder_linear_weight(weight, rows), bias
         for joined, parts in ((weight, weights), (bias, biases)):

@@ -243,6 +243,13 @@ def test_logits_that_are_no_numbers_are_an_error(options, vocabulary, build_mode
         generate_candidates(model, tokenizer, [[10], [13]], 1, max_new_tokens=4, **options)
 
 
+def test_what_a_model_would_have_generate_return_is_its_own_affair(build_model, tokenizer):
+    model = build_model("gpt2")
+    plain = generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=4)
+    model.generation_config = GenerationConfig(return_dict_in_generate=True, output_scores=True, eos_token_id=EOS)
+    assert_same(generate_candidates(model, tokenizer, PROMPTS, 4, max_new_tokens=4), plain)
+
+
 def test_a_whole_number_is_a_temperature(gpt2, tokenizer):
     whole, plain = (generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=4, temperature=t) for t in (2, 2.0))
     assert_same(whole, plain)
