@@ -3,12 +3,12 @@
 The core needs torch, transformers, numpy and tqdm; saving pools needs pyarrow, stopping and some intervals need scipy.
 """
 
+from bon.adaptive.optimal_stopping import draw_while_worth
+from bon.adaptive.speculative_rejection import speculative_rejection
 from bon.candidates import Candidates
-from bon.generation import generate_candidates
-from bon.rejection import speculative_rejection
+from bon.generation.generate import generate_candidates
 from bon.rewards import ClassifierReward, RewardError, score_candidates
 from bon.sampler import BestOfNSampler, LengthSampler
-from bon.stopping import draw_while_worth
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.decoding import evaluation_mode
+from bon.generation.token_loop import evaluation_mode
 from bon.wrappers import unwrapped
 
 _BATCH_TOKENS = 4096

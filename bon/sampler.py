@@ -12,11 +12,11 @@ import torch
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
-from bon.captured import CapturedSteps, captured_steps_kept
-from bon.generation import generate_candidates
-from bon.options import resolve_generation_config, sampling_of
-from bon.queries import query_token_ids
-from bon.randomness import fresh_seed
+from bon.generation.fast.step_cache import CapturedSteps, captured_steps_kept
+from bon.generation.generate import generate_candidates
+from bon.generation.options import resolve_generation_config, sampling_of
+from bon.generation.queries import query_token_ids
+from bon.generation.randomness import fresh_seed
 from bon.rewards import Reward, RewardError, score_candidates
 from bon.selection import TopK
 from bon.wrappers import unwrapped
@@ -82,8 +82,8 @@ class BestOfNSampler:
         n_candidates: how many of the best are returned, best first.
         generation_config: options of transformers' sampling; a call's keywords win over them.
         compile: compile the decode step (see `generate_candidates`), and keep the last one, with the memory of its keys and
-            values, from call to call, as `bon.captured.captured_steps_kept` does: weights may change in place; an adapter
-            that is switched on or off on a GPU needs a sampler of its own.
+            values, from call to call, as `captured_steps_kept` of `bon.generation.fast.step_cache` does: weights may change in
+            place; an adapter that is switched on or off on a GPU needs a sampler of its own.
 
     Raises:
         ValueError: `sample_size` or `n_candidates` is below 1, more are to be returned than drawn, or `generation_config`

@@ -1,16 +1,16 @@
 """Measure speed side by side: sampling against its rivals, PPO updates against stock TRL. `parts=[ppo]` for one of them."""
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.benchmark_schema import BenchmarkConfig
-from suite.command import located
-from suite.schema import register
-from suite.speeds import table
+from suite.benchmark.turns import table
+from suite.config.benchmark import BenchmarkConfig
+from suite.config.run import register
+from suite.runtime.command import located
 from suite.studies.benchmark import record
 
 

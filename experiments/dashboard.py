@@ -6,7 +6,7 @@ python experiments/dashboard.py --replay results/RUN       log from files what W
 """
 
 # isort: off
-from suite.command import fail, located  # first: the package says in one line what is not installed
+from suite.runtime.command import fail, located  # first: the package says in one line what is not installed
 
 # isort: on
 import argparse
@@ -15,8 +15,8 @@ import importlib.util
 import json
 from pathlib import Path
 
-from suite.command import UserError
-from suite.schema import TrackingConfig
+from suite.config.run import TrackingConfig
+from suite.runtime.command import UserError
 
 
 def main() -> None:
@@ -44,8 +44,8 @@ def dashboard(project: str, dry_run: bool) -> None:
     """Show or save the dashboard of a project."""
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise UserError('wandb-workspaces is not installed; run: pip install -e ".[tracking]"')
-    from suite.dashboard import as_json
-    from suite.dashboard_save import parse_project, save
+    from suite.tracking.wandb_dashboard import as_json
+    from suite.tracking.wandb_dashboard_save import parse_project, save
 
     entity, name = parse_project(project)
     print(json.dumps(as_json(entity, name), indent=1) if dry_run else "\n".join(save(entity, name)))
@@ -53,9 +53,9 @@ def dashboard(project: str, dry_run: bool) -> None:
 
 def replay_run(folder: Path, project: str | None, tracking: str | None) -> None:
     """Log what is missing of a run."""
-    from suite.dashboard_save import parse_project
-    from suite.tracking import open_backend, replay
     from suite.tracking.jobs import read_config
+    from suite.tracking.tracker import open_backend, replay
+    from suite.tracking.wandb_dashboard_save import parse_project
 
     folder = folder if folder.is_dir() else located(folder)
     config = TrackingConfig(**read_config(folder)["tracking"])

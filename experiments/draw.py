@@ -4,15 +4,15 @@ The keys are those of `run.py`, which then finds the pool drawn. What is there i
 """
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
 from omegaconf import DictConfig
 
-from suite.comparison import pool_maker, prepare
-from suite.schema import checked_config, register
-from suite.streaming import stream
+from suite.comparison.compare import pool_maker, prepare
+from suite.config.run import checked_config, register
+from suite.pools.streaming import stream
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")

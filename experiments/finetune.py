@@ -6,16 +6,16 @@ python experiments/finetune.py part=proxy                   a sentiment classifi
 """
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.finetune_schema import FinetuneConfig
-from suite.finetuned_parts import finetune, read_splits
-from suite.policy_source import shown_path
-from suite.schema import register
+from suite.config.models import FinetuneConfig
+from suite.config.run import register
+from suite.models.sources import shown_path
+from suite.pretrain.finetune import finetune, read_splits
 
 
 @hydra.main(config_path="../conf", config_name="finetune", version_base="1.3")

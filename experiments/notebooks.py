@@ -4,12 +4,12 @@ Their text and code stand in `notebooks/*.py`; this writes the `.ipynb` files be
 """
 
 # isort: off
-from suite.command import UserError, job  # first: the package says in one line what is not installed
+from suite.runtime.command import UserError, job  # first: the package says in one line what is not installed
 
 # isort: on
 import argparse
 
-from suite.notebooks import execute, sources
+from suite.reports.notebooks import execute, sources
 
 
 @job

@@ -12,7 +12,7 @@ The policy takes about an hour on 2 cores.
 """
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 from pathlib import Path
@@ -20,23 +20,24 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite import imdb, pretraining
-from suite.measures import measure
-from suite.model_card import write_card
-from suite.policies import CHECKSUMS, write_checksums
-from suite.schema import register
+from suite.config.run import register
+from suite.data import imdb
+from suite.models.policies import CHECKSUMS, write_checksums
+from suite.pretrain import embedded_models
+from suite.pretrain.held_out import measure
+from suite.pretrain.model_card import write_card
 
 
 @hydra.main(config_path="../conf", config_name="pretrain", version_base="1.3")
 @job
 def main(composed: DictConfig) -> None:
     """Train each of `parts` in turn, measure all, write hashes and the card."""
-    config: pretraining.PretrainConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    config: embedded_models.PretrainConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     splits = imdb.split_reviews(imdb.read_wheel())
     for part in config.parts:
-        pretraining.PARTS[part](config, splits)
+        embedded_models.PARTS[part](config, splits)
     folder = Path(config.output)
-    if all((folder / part / "model.safetensors").is_file() for part in pretraining.PARTS):
+    if all((folder / part / "model.safetensors").is_file() for part in embedded_models.PARTS):
         write_checksums(folder)
         found = measure(folder, splits["held_out"])
         write_card(config, found, (folder / CHECKSUMS).read_text())

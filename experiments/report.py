@@ -1,13 +1,13 @@
 """Write a run as one HTML file: `python experiments/report.py results/headline` makes `results/headline/report.html`."""
 
 # isort: off
-from suite.command import job, located  # first: the package says in one line what is not installed
+from suite.runtime.command import job, located  # first: the package says in one line what is not installed
 
 # isort: on
 import argparse
 from pathlib import Path
 
-from suite.report import write_report
+from suite.reports.html.page import write_report
 
 
 @job

@@ -1,7 +1,7 @@
 """Rebuild every figure and table from what `results/` holds; `--from-scratch` runs the studies again. See --help."""
 
 # isort: off
-from suite.command import command, job, located  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job, located  # first: the package says in one line what is not installed
 
 # isort: on
 import sys
@@ -9,8 +9,8 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.schema import register
-from suite.studies.schema import ReproduceConfig
+from suite.config.run import register
+from suite.config.studies import ReproduceConfig
 
 
 @hydra.main(config_path="../conf", config_name="reproduce", version_base="1.3")
@@ -19,8 +19,9 @@ def main(composed: DictConfig) -> None:
     """Check, rebuild or run, compare, say what differs."""
     config: ReproduceConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     config.check()
-    from suite.figures import checked_names, draw, draw_run  # models and matplotlib only once the keys are known to be right
-    from suite.readme import update
+    from suite.figures.run_figures import draw_run  # models and matplotlib only once the keys are known to be right
+    from suite.figures.studies import checked_names, draw  # models and matplotlib only once the keys are known to be right
+    from suite.reports.readme import update
     from suite.studies.reproduction import reproduce
 
     names = checked_names(config.chosen, config.figures)

@@ -1,23 +1,23 @@
 """Compare best-of-n with a trained policy on the same prompts: `python experiments/run.py n=8`. See --help for the keys."""
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite import processes
-from suite.comparison import compare, model_facts, prepare, sample_table
-from suite.evaluation import write_rows
-from suite.figures import draw_run
-from suite.findings import as_json
-from suite.manifest import manifest, write_json
-from suite.report import write_report
-from suite.rounding import rounded
-from suite.schema import checked_config, register
-from suite.summary import next_steps, plan, samples, table, verdict
-from suite.tracking import open_tracker
+from suite.analysis.findings import as_json
+from suite.comparison.compare import compare, model_facts, prepare, sample_table
+from suite.config.run import checked_config, register
+from suite.figures.run_figures import draw_run
+from suite.metrics.evaluation import write_rows
+from suite.reports.html.page import write_report
+from suite.reports.terminal import next_steps, plan, samples, table, verdict
+from suite.runtime import distributed
+from suite.runtime.files import rounded
+from suite.runtime.manifest import manifest, write_json
+from suite.tracking.tracker import open_tracker
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
@@ -25,9 +25,9 @@ from suite.tracking import open_tracker
 def main(composed: DictConfig) -> None:
     """Resolve, validate, draw, train, evaluate, save, show."""
     config = checked_config(composed)
-    processes.start(config)
+    distributed.start(config)
     comparison = prepare(config)
-    if not processes.first():
+    if not distributed.first():
         compare(comparison)  # its part of the work; the first process shows and saves
         return
     resolved = OmegaConf.to_container(composed, resolve=True)
@@ -46,7 +46,7 @@ def main(composed: DictConfig) -> None:
     shown = sample_table(outcome, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
     (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")
-    facts = {"seed": config.seed, "processes": processes.size(), "seconds": comparison.seconds, **model_facts(comparison)}
+    facts = {"seed": config.seed, "processes": distributed.size(), "seconds": comparison.seconds, **model_facts(comparison)}
     write_json(folder / "manifest.json", manifest(**facts))
 
     told = f"{table(outcome, config.n)}\n\n{verdict(outcome)}"

@@ -1,7 +1,7 @@
 """Write the tables of docs/scaling.md from published figures and from what was measured. `measure=true` measures again."""
 
 # isort: off
-from suite.command import UserError, command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import UserError, command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import json
@@ -9,11 +9,11 @@ import json
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.command import located
-from suite.manifest import manifest, write_json
-from suite.scaling import tables, written
-from suite.scaling_measures import Measured, ScalingConfig, measure
-from suite.schema import register
+from suite.config.run import register
+from suite.runtime.command import located
+from suite.runtime.manifest import manifest, write_json
+from suite.scaling.measure import Measured, ScalingConfig, measure
+from suite.scaling.tables import tables, written
 
 
 @hydra.main(config_path="../conf", config_name="simulate", version_base="1.3")

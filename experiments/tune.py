@@ -1,16 +1,16 @@
 """Search for the settings that train a baseline best at one budget: `python experiments/tune.py`. See conf/tune.yaml."""
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.command import located
-from suite.manifest import manifest, write_json
-from suite.schema import register
-from suite.tuning import TuneConfig, table, tune, write_trials
+from suite.config.run import register
+from suite.runtime.command import located
+from suite.runtime.manifest import manifest, write_json
+from suite.studies.tuning import TuneConfig, table, tune, write_trials
 
 
 @hydra.main(config_path="../conf", config_name="tune", version_base="1.3")

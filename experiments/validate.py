@@ -1,16 +1,16 @@
 """Measure how often 95% intervals hold the truth, in simulated studies. `studies=200` for a quick look."""
 
 # isort: off
-from suite.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.command import located
-from suite.coverage import CoverageConfig, measure, table, write_csv
-from suite.manifest import manifest, write_json
-from suite.schema import register
+from suite.config.run import register
+from suite.runtime.command import located
+from suite.runtime.manifest import manifest, write_json
+from suite.studies.interval_coverage import CoverageConfig, measure, table, write_csv
 
 
 @hydra.main(config_path="../conf", config_name="coverage", version_base="1.3")

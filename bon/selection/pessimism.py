@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
+from bon.estimators.thresholds import excess_threshold
 from bon.selection.rule import SelectionRule, check_at_least, scores_of
-from bon.thresholds import excess_threshold
 
 
 @dataclass(frozen=True)

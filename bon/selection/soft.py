@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.estimators import subset_weights
+from bon.estimators.subsets import subset_weights
 from bon.selection.hard import ranking
 from bon.selection.rule import SelectionRule, check_at_least, scores_of
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bon.attention import by_products, fused, grouped_attention, single_queries
+from bon.generation.fast.attention import by_products, fused, grouped_attention, single_queries
 
 HEADS, LENGTH, WIDTH = 6, 7, 4
 

@@ -10,15 +10,15 @@ from test_host_looks import Waits
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-import bon.captured
-import bon.continuation
-import bon.fewer_kernels
-import bon.fixed_prompts
-import bon.fixed_step
-import bon.generation
+import bon.generation.fast.fused_norms
+import bon.generation.fast.static_prefill
+import bon.generation.fast.static_step
+import bon.generation.fast.step_cache
+import bon.generation.generate
+import bon.generation.resume
 from bon import generate_candidates
-from bon.captured import CapturedSteps, capturable, captured_steps, captured_steps_kept
-from bon.continuation import continue_candidates
+from bon.generation.fast.step_cache import CapturedSteps, capturable, captured_steps, captured_steps_kept
+from bon.generation.resume import continue_candidates
 
 KINDS = ["gpt2", "llama", "opt"]
 PROCESSORS = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.2, "min_new_tokens": 3}
@@ -33,7 +33,7 @@ def fixed(monkeypatch):
         def given(device, compile=False):
             yield steps
 
-        for module in (bon.generation, bon.continuation):
+        for module in (bon.generation.generate, bon.generation.resume):
             monkeypatch.setattr(module, "captured_steps", given)
         return steps
 
@@ -43,13 +43,13 @@ def fixed(monkeypatch):
 @pytest.fixture
 def made(monkeypatch):
     """The fixed steps that are made, in order."""
-    steps, initialise = [], bon.fixed_step.FixedStep.__init__
+    steps, initialise = [], bon.generation.fast.static_step.FixedStep.__init__
 
     def counted(self, *arguments):
         steps.append(self)
         initialise(self, *arguments)
 
-    monkeypatch.setattr(bon.fixed_step.FixedStep, "__init__", counted)
+    monkeypatch.setattr(bon.generation.fast.static_step.FixedStep, "__init__", counted)
     return steps
 
 
@@ -107,13 +107,13 @@ def test_a_model_whose_weights_were_replaced_gets_a_new_step_and_one_trained_in_
 @pytest.mark.parametrize("kind", KINDS)
 def test_prompts_of_a_shape_that_comes_again_are_captured_too(kind, build_model, tokenizer, fixed, monkeypatch):
     model = build_model(kind, spread=0.4)
-    shapes, load = [], bon.fixed_prompts.FixedPrompts._load
+    shapes, load = [], bon.generation.fast.static_prefill.FixedPrompts._load
 
     def counted(self, ids, *arguments):
         shapes.append(tuple(ids.shape))
         load(self, ids, *arguments)
 
-    monkeypatch.setattr(bon.fixed_prompts.FixedPrompts, "_load", counted)
+    monkeypatch.setattr(bon.generation.fast.static_prefill.FixedPrompts, "_load", counted)
     calls = [PROMPTS, PROMPTS[::-1], [[9, *p[1:]] for p in PROMPTS], PROMPTS[:2], PROMPTS]
     draw = lambda prompts: generate_candidates(model, tokenizer, prompts, 8, max_new_tokens=16, seed=3)  # noqa: E731
     growing = [draw(prompts) for prompts in calls]
@@ -141,7 +141,7 @@ def test_going_on_with_responses(build_model, tokenizer, fixed):
 def test_a_step_waits_for_nothing(kind, prompts, build_model, tokenizer, monkeypatch, fixed):
     model = build_model(kind)
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
-    monkeypatch.setattr(bon.decoding, "_looks_every", lambda device: 8)
+    monkeypatch.setattr(bon.generation.token_loop, "_looks_every", lambda device: 8)
     seen = []
     for length in (17, 25):  # two and three looks
         fixed(CapturedSteps(capture=False))
@@ -224,7 +224,7 @@ def test_a_model_that_cannot_be_captured_is_tried_once_and_run_as_before(gpt2, t
     def cannot(self, *arguments):
         raise RuntimeError("called a synchronizing CUDA operation")
 
-    monkeypatch.setattr(bon.fixed_step.FixedStep, "capture", cannot)
+    monkeypatch.setattr(bon.generation.fast.static_step.FixedStep, "capture", cannot)
     fixed(CapturedSteps())
     same = generate_candidates(gpt2, tokenizer, PROMPTS, 4, max_new_tokens=9, max_batch_tokens=100)
     assert len(made) == 1
@@ -241,7 +241,7 @@ def test_no_memory_for_a_capture_halves_the_batch_and_keeps_nothing(gpt2, tokeni
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self(*arguments)
 
-    monkeypatch.setattr(bon.fixed_step.FixedStep, "capture", small)
+    monkeypatch.setattr(bon.generation.fast.static_step.FixedStep, "capture", small)
     steps = fixed(CapturedSteps())
     same = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=9)
     assert made[0].rows == 25

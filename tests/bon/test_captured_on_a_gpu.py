@@ -4,9 +4,9 @@ import pytest
 import torch
 from pool_checks import PROMPTS, assert_same
 
-import bon.captured
+import bon.generation.fast.step_cache
 from bon import generate_candidates
-from bon.captured import captured_steps_kept
+from bon.generation.fast.step_cache import captured_steps_kept
 
 OPTIONS = {"response_lengths": [21, 4, 17, 12, 9], "seed": 1}
 END = {"eos_token_id": [1, 40, 41, 42, 43]}
@@ -20,7 +20,7 @@ def test_a_graph_draws_the_same(kind, options, build_model, tokenizer, monkeypat
     model = build_model(kind, spread=0.4).cuda()
     options = {**OPTIONS, **options}
     graph = generate_candidates(model, tokenizer, PROMPTS, 32, **options)
-    monkeypatch.setattr(bon.captured, "_FEWEST_STEPS", 100)
+    monkeypatch.setattr(bon.generation.fast.step_cache, "_FEWEST_STEPS", 100)
     growing = generate_candidates(model, tokenizer, PROMPTS, 32, **options)
     assert (growing.metadata["steps"], graph.metadata["steps"]) == ("plain", "captured")
     assert_same(graph, growing, atol=1e-3)

@@ -13,10 +13,9 @@ from pool_checks import PROMPTS, assert_same, last_number
 from torch._dynamo.utils import counters
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-import bon.fixed_step
-import bon.generation
+import bon.generation.fast.static_step
 from bon import BestOfNSampler, generate_candidates
-from bon.captured import captured_steps_kept
+from bon.generation.fast.step_cache import captured_steps_kept
 from bon.likelihood import sequence_logprobs
 
 OPTIONS = {"response_lengths": [21, 4, 17, 12, 9], "seed": 1, "eos_token_id": [1, 40, 41, 42, 43]}
@@ -53,9 +52,11 @@ def test_it_draws_the_same_and_compiles_once(kind, build_model, tokenizer, compi
 @needs_compiler
 def test_a_sampler_keeps_its_step_and_may_be_copied(build_model, tokenizer, compiled, monkeypatch):
     model = build_model("llama", spread=0.4)
-    made, initialise = [], bon.fixed_step.FixedStep.__init__
+    made, initialise = [], bon.generation.fast.static_step.FixedStep.__init__
     monkeypatch.setattr(
-        bon.fixed_step.FixedStep, "__init__", lambda self, *arguments: made.append(self) or initialise(self, *arguments)
+        bon.generation.fast.static_step.FixedStep,
+        "__init__",
+        lambda self, *arguments: made.append(self) or initialise(self, *arguments),
     )
     build = lambda **more: BestOfNSampler(model, tokenizer, last_number, lambda: 12, 8, seed=3, **more)  # noqa: E731
     plain, fast = build(), build(compile=True)
@@ -80,7 +81,7 @@ def test_what_cannot_be_compiled_is_run_as_before_with_a_warning(build_model, to
         return forward(self, states) if float(states.sum()) < 1e9 else states
 
     monkeypatch.setattr(LlamaMLP, "forward", looking)
-    with caplog.at_level(logging.WARNING, logger="bon.captured"):
+    with caplog.at_level(logging.WARNING, logger="bon.generation.fast.step_cache"):
         same = generate_candidates(model, tokenizer, PROMPTS, 4, **OPTIONS, compile=True, max_batch_tokens=100)
     assert same.metadata["steps"] == "plain"
     assert_same(same, growing)
@@ -101,14 +102,16 @@ def test_what_has_no_fixed_shape_is_not_compiled(kind, length, build_model, toke
 
 
 def test_shapes_are_forgotten_and_none_of_them_keeps_a_model(build_model, monkeypatch):
-    monkeypatch.setattr(bon.fixed_step, "_PROGRAMS", 2)
+    monkeypatch.setattr(bon.generation.fast.static_step, "_PROGRAMS", 2)
     model = build_model("gpt2")
-    programs = [bon.fixed_step._program(model, rows, 16, draws) for rows, draws in ((2, True), (4, True), (4, False))]
-    assert list(bon.fixed_step._programs[model]) == [(4, 16, True), (4, 16, False)]
-    assert bon.fixed_step._program(model, 4, 16, False) is programs[2]
-    held = len(bon.fixed_step._programs)
+    programs = [
+        bon.generation.fast.static_step._program(model, rows, 16, draws) for rows, draws in ((2, True), (4, True), (4, False))
+    ]
+    assert list(bon.generation.fast.static_step._programs[model]) == [(4, 16, True), (4, 16, False)]
+    assert bon.generation.fast.static_step._program(model, 4, 16, False) is programs[2]
+    held = len(bon.generation.fast.static_step._programs)
     del model
-    assert len(bon.fixed_step._programs) == held - 1
+    assert len(bon.generation.fast.static_step._programs) == held - 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_what_a_compiled_step_is_good_for(rows, total, held, build_model):
     model = build_model("gpt2")
     with torch.inference_mode():
         cache = model(input_ids=torch.tensor([[5]]), use_cache=True).past_key_values
-    assert bon.fixed_step.FixedStep(model, cache, 64, 32, True).holds(rows, total) is held
+    assert bon.generation.fast.static_step.FixedStep(model, cache, 64, 32, True).holds(rows, total) is held
 
 
 @needs_compiler
@@ -129,12 +132,12 @@ def test_products_of_a_compiled_step_take_packed_weights_those_of_the_day(kind, 
     packed = []
 
     @contextmanager
-    def watched(weights, given=bon.fixed_step.packed_weights):
+    def watched(weights, given=bon.generation.fast.static_step.packed_weights):
         with given(weights):
             yield
         packed.append(len(weights))
 
-    monkeypatch.setattr(bon.fixed_step, "packed_weights", watched)
+    monkeypatch.setattr(bon.generation.fast.static_step, "packed_weights", watched)
     draw = lambda **more: generate_candidates(model, tokenizer, PROMPTS, 8, max_new_tokens=12, **more)  # noqa: E731
     with captured_steps_kept():
         before = draw(compile=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bon.diversity import best_of_n_distinct, distinct_n, self_similarity
+from bon.estimators.diversity import best_of_n_distinct, distinct_n, self_similarity
 
 
 def make_pool(seed, prompts, candidates, width=4, tokens=3, levels=3):

@@ -10,8 +10,8 @@ from scipy import stats
 from transformers import GenerationConfig
 
 from bon import Candidates, generate_candidates
-from bon.decoding import keeps_plain_cache
-from bon.drawing import inverse_cdf, most_likely, sampled
+from bon.generation.sampling import inverse_cdf, most_likely, sampled
+from bon.generation.token_loop import keeps_plain_cache
 
 KINDS = ["gpt2", "llama", "qwen2", "gemma", "mistral", "opt", "bloom", "mamba", "rwkv"]
 

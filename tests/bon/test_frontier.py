@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bon.estimators import best_of_n_mean
-from bon.frontier import Frontier, difference_at, equivalent_n
+from bon.tradeoffs.frontier import Frontier, difference_at, equivalent_n
 
 
 def rng(seed=0):

@@ -187,7 +187,7 @@ def test_progress_shows_only_when_asked_for(build_sampler, monkeypatch):
         def update(self, count):
             pass
 
-    monkeypatch.setattr("bon.generation.tqdm", Bar)
+    monkeypatch.setattr("bon.generation.generate.tqdm", Bar)
     monkeypatch.setattr("bon.rewards.tqdm", Bar)
     sampler = build_sampler(2)
     pool = sampler.sample(QUERIES)

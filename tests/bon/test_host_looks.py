@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bon import decoding, generate_candidates
+from bon import generate_candidates
+from bon.generation import token_loop
 
 #: Operations whose result, or whose shape, the host has to wait for.
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "is_nonzero"}
@@ -47,7 +48,7 @@ def test_the_loop_waits_for_nothing_but_its_looks(build_model, tokenizer, monkey
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
     _, before = counted(model, tokenizer, prompts, 1)
     every, often = counted(model, tokenizer, prompts, STEPS)
-    monkeypatch.setattr(decoding, "_looks_every", lambda device: 8)
+    monkeypatch.setattr(token_loop, "_looks_every", lambda device: 8)
     rarely, seldom = counted(model, tokenizer, prompts, STEPS)
     assert often - seldom == (STEPS - 1) - (STEPS - 1) // 8
     if len({len(prompt) for prompt in prompts}) == 1:
@@ -60,7 +61,7 @@ def test_looking_rarely_draws_the_same(build_model, tokenizer, monkeypatch):
     model = build_model("llama", spread=0.4)
     draw = lambda: generate_candidates(model, tokenizer, [[5, 6], [7], [8, 9, 10]], 6, max_new_tokens=21, seed=1)  # noqa: E731
     often = draw()
-    monkeypatch.setattr(decoding, "_looks_every", lambda device: 8)
+    monkeypatch.setattr(token_loop, "_looks_every", lambda device: 8)
     rarely = draw()
     assert often.lengths.min() < 21
     assert (often.token_ids == rarely.token_ids).all()
@@ -69,5 +70,5 @@ def test_looking_rarely_draws_the_same(build_model, tokenizer, monkeypatch):
 
 
 def test_where_it_looks_rarely():
-    assert decoding._looks_every(torch.device("cpu")) == 1
-    assert decoding._looks_every(torch.device("cuda")) > 1
+    assert token_loop._looks_every(torch.device("cpu")) == 1
+    assert token_loop._looks_every(torch.device("cuda")) > 1

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bon.intervals import (
-    bootstrap_mean,
-    bootstrap_seeds_mean,
-    jackknife,
-    paired_difference,
-    seeds_mean,
-)
+from bon.intervals import bootstrap_mean, bootstrap_seeds_mean, jackknife, paired_difference, seeds_mean
 
 
 def rng(seed=0):

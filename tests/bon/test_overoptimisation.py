@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from bon.overoptimisation import fit_overoptimisation, gold_decline
+from bon.tradeoffs.overoptimisation import fit_overoptimisation, gold_decline
 
 KL = np.array([0.2, 0.6, 1.2, 2.0, 3.0, 4.0, 6.0, 9.0])
 FORMS = {

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from bon.compiler import PackedProducts
-from bon.packed import PackedWeights, packed_weights, product
+from bon.generation.fast.inductor import PackedProducts
+from bon.generation.fast.packed_weights import PackedWeights, packed_weights, product
 
 
 def linears(states, weights, biases, transposed):

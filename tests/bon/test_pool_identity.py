@@ -8,9 +8,9 @@ import torch
 from pool_checks import PROMPTS, assert_same, responses
 from scipy import stats
 
-import bon.generation
+import bon.generation.generate
 from bon import generate_candidates
-from bon.randomness import candidate_uniforms
+from bon.generation.randomness import candidate_uniforms
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "mistral", "opt", "mamba", "rwkv"])
@@ -106,7 +106,7 @@ def test_a_batch_may_be_wider_than_the_context_if_every_prompt_fits(build_model,
 
 def test_running_out_of_memory_halves_the_batch_and_changes_nothing(gpt2, tokenizer, monkeypatch):
     whole = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=4, seed=1)
-    decode, tried = bon.generation.decode, []
+    decode, tried = bon.generation.generate.decode, []
 
     def small(model, config, prompts, repeats, uniforms, limits, captured):
         tried.append(len(uniforms))
@@ -114,7 +114,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(gpt2, tokeni
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode(model, config, prompts, repeats, uniforms, limits, captured=captured)
 
-    monkeypatch.setattr(bon.generation, "decode", small)
+    monkeypatch.setattr(bon.generation.generate, "decode", small)
     assert_same(generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=4, seed=1), whole)
     assert max(tried) == 25
     assert sum(rows for rows in tried if rows <= 3) == 25
@@ -124,7 +124,7 @@ def test_running_out_of_memory_with_a_single_candidate_is_an_error(gpt2, tokeniz
     def never(*arguments, captured):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(bon.generation, "decode", never)
+    monkeypatch.setattr(bon.generation.generate, "decode", never)
     with pytest.raises(torch.OutOfMemoryError):
         generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=4)
 

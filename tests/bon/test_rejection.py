@@ -5,10 +5,10 @@ import pytest
 import torch
 from pool_checks import last_number
 
-import bon.continuation
+import bon.generation.resume
 from bon import RewardError, generate_candidates, score_candidates
-from bon.continuation import continue_candidates
-from bon.rejection import replay_rejection, speculative_rejection
+from bon.adaptive.speculative_rejection import replay_rejection, speculative_rejection
+from bon.generation.resume import continue_candidates
 from bon.selection import best_of_n
 
 EOS = 1
@@ -166,7 +166,7 @@ def test_nothing_is_scored_where_all_have_ended(gpt2, tokenizer):
 def test_running_out_of_memory_in_a_later_stage_halves_the_batch(gpt2, tokenizer, monkeypatch):
     options = {"lengths": [2, 4], "max_new_tokens": 6, "seed": 8}
     whole = speculative_rejection(gpt2, tokenizer, PROMPTS, 6, last_number, **options)
-    decode, tried = bon.continuation.decode, []
+    decode, tried = bon.generation.resume.decode, []
 
     def small(model, config, prompts, repeats, uniforms, limits, begun, captured):
         tried.append(len(prompts))
@@ -174,7 +174,7 @@ def test_running_out_of_memory_in_a_later_stage_halves_the_batch(gpt2, tokenizer
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode(model, config, prompts, repeats, uniforms, limits, begun=begun, captured=captured)
 
-    monkeypatch.setattr(bon.continuation, "decode", small)
+    monkeypatch.setattr(bon.generation.resume, "decode", small)
     again = speculative_rejection(gpt2, tokenizer, PROMPTS, 6, last_number, **options)
     assert max(tried) > 2
     np.testing.assert_array_equal(again.candidates.texts, whole.candidates.texts)
@@ -218,7 +218,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(gpt2, tokenizer
     def never(*arguments, **options):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr("bon.rejection.generate_candidates", never)
+    monkeypatch.setattr("bon.adaptive.speculative_rejection.generate_candidates", never)
     with pytest.raises(ValueError, match=message):
         speculative_rejection(gpt2, tokenizer, PROMPTS, 4, last_number, **{"lengths": [2, 4], "max_new_tokens": 6, **options})
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bon.frontier import Frontier, difference_at, equivalent_n
 from bon.intervals import jackknife, paired_difference, seeds_mean
-from bon.overoptimisation import fit_overoptimisation
-from bon.seeds import (
+from bon.tradeoffs.frontier import Frontier, difference_at, equivalent_n
+from bon.tradeoffs.over_seeds import (
     seeds_difference,
     seeds_difference_at,
     seeds_equivalent_n,
@@ -15,6 +14,7 @@ from bon.seeds import (
     seeds_jackknife,
     seeds_overoptimisation,
 )
+from bon.tradeoffs.overoptimisation import fit_overoptimisation
 
 PROMPTS = 200
 

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-from bon.selection import (
-    BestOfN,
-    BestOfPoisson,
-    ChiSquaredBestOfN,
-    InferenceTimePessimism,
-    SoftBestOfN,
-)
-from bon.thresholds import excess_threshold
+from bon.estimators.thresholds import excess_threshold
+from bon.selection import BestOfN, BestOfPoisson, ChiSquaredBestOfN, InferenceTimePessimism, SoftBestOfN
 
 OUTCOMES = np.array([-1.0, 0.5, 2.0])
 SHARES = np.array([0.5, 0.3, 0.2])

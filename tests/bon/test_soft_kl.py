@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expi
 
 from bon.kl import best_of_n_kl_bound, best_of_n_kl_exact
-from bon.soft_kl import (
+from bon.kl.soft import (
     best_of_poisson_kl_bound,
     best_of_poisson_kl_exact,
     best_of_poisson_kl_levels,

@@ -8,9 +8,9 @@ from pool_checks import PROMPTS, last_number
 from scipy import integrate, stats
 
 from bon import RewardError, generate_candidates, score_candidates
+from bon.adaptive.optimal_stopping import draw_while_worth, expected_improvement, replay_stopping, stopping_counts
+from bon.estimators.thresholds import excess_threshold
 from bon.selection import best_of_n
-from bon.stopping import draw_while_worth, expected_improvement, replay_stopping, stopping_counts
-from bon.thresholds import excess_threshold
 
 
 @pytest.mark.parametrize("count", [3, 5, 40])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from bon.texts import texts_of
+from bon.generation.detokenize import texts_of
 
 
 class Shouting(PreTrainedTokenizerFast):

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from bon.diversity import self_similarity
+from bon.adaptive.optimal_stopping import expected_improvement
+from bon.estimators.diversity import self_similarity
 from bon.intervals import bootstrap_mean, jackknife, seeds_mean
-from bon.power import minimum_detectable_difference
-from bon.seeds import seeds_difference
-from bon.stopping import expected_improvement
+from bon.intervals.power import minimum_detectable_difference
+from bon.tradeoffs.over_seeds import seeds_difference
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(size=(3, 12))
@@ -55,7 +55,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 import bon
 assert all(getattr(bon, name) for name in bon.__all__)
-import bon.estimators, bon.frontier, bon.kl, bon.overoptimisation, bon.power, bon.seeds, bon.stopping, bon.win_rates
+import bon.adaptive.optimal_stopping, bon.estimators, bon.intervals, bon.kl
+import bon.tradeoffs.frontier, bon.tradeoffs.over_seeds, bon.tradeoffs.overoptimisation
 """
     done = subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -17,10 +17,11 @@ from torch.optim import optimizer as torch_optimizer
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from bon import Candidates
-from suite import imdb, pretraining, tasks
-from suite.baselines import TrainingTask
-from suite.policies import load_judge, load_policy
-from suite.schema import JudgeConfig, PolicyConfig, SamplingConfig, register
+from suite.baselines.interface import TrainingTask
+from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig, register
+from suite.data import imdb, tasks
+from suite.models.policies import load_judge, load_policy
+from suite.pretrain import embedded_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Trackio reads its place when it is imported, and a library that knows it may import it before any test.
@@ -57,12 +58,12 @@ def splits(raw_reviews):
 def models(tmp_path_factory, some_reviews):
     """A folder with `policy`, `proxy` and `gold`: random, 500 tokens, 2 layers of 32, sharp enough to tell texts apart."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = pretraining.train_tokenizer([imdb.clean(text) for text, _ in some_reviews[::12]], 500)
-    shape = pretraining.Architecture(layers=2, width=32, heads=2, context=256)
+    tokenizer = embedded_models.train_tokenizer([imdb.clean(text) for text, _ in some_reviews[::12]], 500)
+    shape = embedded_models.Architecture(layers=2, width=32, heads=2, context=256)
     with torch.random.fork_rng():
         for seed, name in enumerate(("policy", "proxy", "gold")):
             torch.manual_seed(seed)
-            config = pretraining.gpt2_config(tokenizer, shape)
+            config = embedded_models.gpt2_config(tokenizer, shape)
             config.initializer_range = 0.15
             if name == "policy":
                 model = GPT2LMHeadModel(config)

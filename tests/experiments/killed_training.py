@@ -8,10 +8,10 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "experiments")]
 
-from suite.baseline_schema import PPOConfig  # noqa: E402
-from suite.baselines import TrainingTask, train  # noqa: E402
-from suite.policies import load_judge, load_policy  # noqa: E402
-from suite.schema import JudgeConfig, PolicyConfig, SamplingConfig  # noqa: E402
+from suite.baselines.interface import TrainingTask, train  # noqa: E402
+from suite.config.baselines import PPOConfig  # noqa: E402
+from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig  # noqa: E402
+from suite.models.policies import load_judge, load_policy  # noqa: E402
 
 UPDATES = 20
 

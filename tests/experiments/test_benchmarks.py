@@ -12,13 +12,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from suite import benchmarks, old_trl, rivals
-from suite.benchmark_schema import BenchmarkConfig
-from suite.command import REPOSITORY, UserError
-from suite.machine import MatrixProducts, check_units, gemm_limit
-from suite.rivals import ContinuousBatching, Drawing, Generate, Ours
-from suite.schema import SamplingConfig
-from suite.speeds import UnavailableError
+from suite.benchmark import contenders, trl_0_24
+from suite.benchmark import measure as benchmarks
+from suite.benchmark.contenders import ContinuousBatching, Drawing, Generate, Ours
+from suite.benchmark.gemm_limit import MatrixProducts, check_units, gemm_limit
+from suite.benchmark.turns import UnavailableError
+from suite.config.benchmark import BenchmarkConfig
+from suite.config.run import SamplingConfig
+from suite.runtime.command import REPOSITORY, UserError
 
 CPU = torch.device("cpu")
 ROWS = [
@@ -172,8 +173,8 @@ def test_responses_that_do_not_come_back_are_no_speed(drawing, monkeypatch):
 
 
 def test_ours_counts_what_it_drew(drawing, monkeypatch):
-    monkeypatch.setattr(rivals, "per_second", lambda draw: draw())
-    lengths = rivals.generate_candidates(
+    monkeypatch.setattr(contenders, "per_second", lambda draw: draw())
+    lengths = contenders.generate_candidates(
         drawing.policy.model, drawing.policy.tokenizer, drawing.prompts, 4, **drawing.options()
     ).lengths
     assert Ours(drawing, torch.float32).speed(4) == lengths.sum()
@@ -191,7 +192,7 @@ def test_bf16_needs_units(monkeypatch, drawing, one_number_format):
 
 
 def test_the_limit_in_tokens(monkeypatch):
-    monkeypatch.setattr("suite.machine.gemm_limit", lambda dtype, device: 3e9)
+    monkeypatch.setattr("suite.benchmark.gemm_limit.gemm_limit", lambda dtype, device: 3e9)
     limit = MatrixProducts(parameters=1_000_000, dtype=torch.float32, device=CPU)
     assert limit.speed(8) == 1500.0
     assert limit.note(8) == "3 GFLOP/s"
@@ -260,4 +261,4 @@ def test_the_command_writes_what_it_prints(tiny_benchmark, tmp_path):
 
 
 def test_the_old_sampler_is_called_what_its_row_is():
-    assert old_trl.OldTRL.name in ROWS
+    assert trl_0_24.OldTRL.name in ROWS

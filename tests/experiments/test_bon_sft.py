@@ -8,9 +8,10 @@ import torch
 from training_checks import even_tokens, generators, numbers, same_weights, weights, words
 
 from bon import generate_candidates
-from suite.baseline_schema import BonSFTConfig, PPOConfig
-from suite.baselines import bon_sft, train
-from suite.policies import load_checkpoint
+from suite.baselines import bon_sft
+from suite.baselines.interface import train
+from suite.config.baselines import BonSFTConfig, PPOConfig
+from suite.models.policies import load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from suite.baseline_schema import PPOConfig
-from suite.baselines import train
 from suite.baselines.checkpoints import check_same_task, checkpoint_updates
-from suite.command import UserError
+from suite.baselines.interface import train
+from suite.config.baselines import PPOConfig
+from suite.runtime.command import UserError
 
 
 @pytest.mark.parametrize(

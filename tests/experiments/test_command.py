@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 
 import suite
-from suite.baseline_schema import PPOConfig
-from suite.command import REPOSITORY, UserError, command, job, located
+from suite.config.baselines import PPOConfig
+from suite.runtime.command import REPOSITORY, UserError, command, job, located
 
 
 def test_paths_start_at_the_repository(monkeypatch, tmp_path):

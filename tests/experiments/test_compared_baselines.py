@@ -2,12 +2,13 @@
 
 import pytest
 
-from suite.baseline_schema import BASELINES
-from suite.baselines import TRAINERS
-from suite.comparison import compare, prepare, sample_table
-from suite.evaluation import select
-from suite.figures import draw_figures, title
-from suite.summary import next_steps, plan, table, verdict
+from suite.baselines.interface import TRAINERS
+from suite.comparison.compare import compare, prepare, sample_table
+from suite.config.baselines import BASELINES
+from suite.figures.run_figures import draw_figures
+from suite.figures.style import title
+from suite.metrics.evaluation import select
+from suite.reports.terminal import next_steps, plan, table, verdict
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import itertools
 import pytest
 from omegaconf import MISSING, OmegaConf
 
-from suite.baseline_schema import BASELINES, PPOConfig
-from suite.command import REPOSITORY, UserError
-from suite.comparison import prepare
-from suite.pretraining import PretrainConfig
-from suite.schema import RunConfig, checked_config
-from suite.studies.schema import ReproduceConfig
+from suite.comparison.compare import prepare
+from suite.config.baselines import BASELINES, PPOConfig
+from suite.config.run import RunConfig, checked_config
+from suite.config.studies import ReproduceConfig
+from suite.pretrain.embedded_models import PretrainConfig
+from suite.runtime.command import REPOSITORY, UserError
 
 CONF = REPOSITORY / "conf"
 GROUPS = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from suite.corpus import Corpus
+from suite.data.corpus import Corpus
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bon import generate_candidates
 from bon.intervals import Interval
-from suite.baseline_schema import BonSFTConfig, GRPOConfig, PPOConfig, RLOOConfig
-from suite.baselines import train
-from suite.cost import (
+from suite.baselines.interface import train
+from suite.config.baselines import BonSFTConfig, GRPOConfig, PPOConfig, RLOOConfig
+from suite.config.run import SamplingConfig
+from suite.metrics.cost import (
     PROXY_TOKENS,
     Costs,
     FlopMeter,
@@ -23,10 +24,9 @@ from suite.cost import (
     request_reward_tokens,
     scored_tokens,
 )
-from suite.functions import FunctionReward
-from suite.policies import Judge
-from suite.pools import PoolMaker
-from suite.schema import SamplingConfig
+from suite.models.policies import Judge
+from suite.models.rewards import FunctionReward
+from suite.pools.maker import PoolMaker
 
 
 @pytest.fixture(scope="module")

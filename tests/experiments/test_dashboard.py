@@ -8,9 +8,9 @@ import pytest
 import wandb
 from tracked import logged_keys, read_offline, settings, write_run
 
-from suite.baselines import TRAINERS
-from suite.command import REPOSITORY, UserError
-from suite.schema import TrackingConfig
+from suite.baselines.interface import TRAINERS
+from suite.config.run import TrackingConfig
+from suite.runtime.command import REPOSITORY, UserError
 from suite.tracking.keys import look_up, table
 from suite.tracking.to_wandb import WandbBackend
 from suite.tracking.tracker import replay
@@ -18,8 +18,8 @@ from suite.tracking.tracker import replay
 pytest.importorskip("wandb_workspaces", reason='pip install -e ".[tracking]"')
 from wandb_server import running
 
-from suite.dashboard import NAME, as_json, keys, sections
-from suite.dashboard_save import parse_project, save
+from suite.tracking.wandb_dashboard import NAME, as_json, keys, sections
+from suite.tracking.wandb_dashboard_save import parse_project, save
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def test_every_key_is_in_the_schema():
 
 
 def test_a_renamed_key_would_fail(logged, monkeypatch):
-    monkeypatch.setattr("suite.dashboard.sections", lambda: {"x": [sections()["Win rate"][0]]})
+    monkeypatch.setattr("suite.tracking.wandb_dashboard.sections", lambda: {"x": [sections()["Win rate"][0]]})
     assert named() <= logged
     panel = sections()["Win rate"][0]
     panel.y = ["bon/winrate"]
-    monkeypatch.setattr("suite.dashboard.sections", lambda: {"x": [panel]})
+    monkeypatch.setattr("suite.tracking.wandb_dashboard.sections", lambda: {"x": [panel]})
     assert named() - logged == {"bon/winrate"}
 
 

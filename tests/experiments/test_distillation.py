@@ -6,11 +6,18 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
-from suite import pretraining
-from suite.corpus import Corpus
-from suite.distillation import FIRST_JUDGED_TOKEN, LANGUAGE_SHARE, JudgedCrops, byte_lengths, judge_crops, student_loss
-from suite.imdb import Review
-from suite.pretraining import Architecture, TrainingSettings
+from suite.data.corpus import Corpus
+from suite.data.imdb import Review
+from suite.pretrain import embedded_models
+from suite.pretrain.distillation import (
+    FIRST_JUDGED_TOKEN,
+    LANGUAGE_SHARE,
+    JudgedCrops,
+    byte_lengths,
+    judge_crops,
+    student_loss,
+)
+from suite.pretrain.embedded_models import Architecture, TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +27,7 @@ def reviews(splits):
 
 @pytest.fixture(scope="module")
 def tokenizer(reviews):
-    return pretraining.train_tokenizer([review.text for review in reviews], 340)
+    return embedded_models.train_tokenizer([review.text for review in reviews], 340)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +106,7 @@ def test_loss_by_hand():
 
 def test_a_student_learns_its_teachers_verdicts(judged, tokenizer, tmp_path):
     torch.manual_seed(0)
-    config = pretraining.gpt2_config(tokenizer, Architecture(layers=2, width=32, heads=2, context=64))
+    config = embedded_models.gpt2_config(tokenizer, Architecture(layers=2, width=32, heads=2, context=64))
     config.num_labels = 1
     model = GPT2ForSequenceClassification(config)
 
@@ -110,6 +117,6 @@ def test_a_student_learns_its_teachers_verdicts(judged, tokenizer, tmp_path):
 
     before = distance()
     settings = TrainingSettings(steps=120, batch_size=20, learning_rate=1e-2, warmup_steps=5)
-    pretraining.train_student("gold", model, judged, settings, tmp_path / "training.log")
+    embedded_models.train_student("gold", model, judged, settings, tmp_path / "training.log")
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
     assert distance() < 0.4 * before

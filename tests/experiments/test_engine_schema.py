@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from suite.command import UserError
-from suite.engine_schema import EngineConfig
-from suite.engines import chosen_engine
+from suite.config.engine import EngineConfig
+from suite.pools.engines import chosen_engine
+from suite.runtime.command import UserError
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from suite.cost import Costs
-from suite.equal_cost import at_equal_flops, at_equal_flops_over_seeds, told
-from suite.evaluation import Study
-from suite.findings import Findings, TrainingPath, as_json, compared, sentences
+from suite.analysis.equal_cost import at_equal_flops, at_equal_flops_over_seeds, told
+from suite.analysis.findings import Findings, TrainingPath, as_json, compared, sentences
+from suite.metrics.cost import Costs
+from suite.metrics.evaluation import Study
 
 PROMPTS, CANDIDATES = 40, 8
 RNG = np.random.default_rng(4)

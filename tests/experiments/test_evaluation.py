@@ -8,8 +8,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from suite.baselines import Training
-from suite.evaluation import (
+from suite.baselines.interface import Training
+from suite.metrics.evaluation import (
     Row,
     Study,
     checkpoint_rows,
@@ -20,7 +20,7 @@ from suite.evaluation import (
     training_rows,
     write_rows,
 )
-from suite.rounding import rounded
+from suite.runtime.files import rounded
 
 PROXY = np.array([[1.0, 4.0, 2.0, 3.0], [0.0, -1.0, 5.0, 2.0], [7.0, 6.0, 1.0, 0.5]])
 GOLD = np.array([[0.3, 0.1, -0.4, 0.9], [2.0, 1.0, -3.0, 0.0], [0.5, 0.25, 0.75, 1.5]])

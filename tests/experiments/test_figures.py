@@ -8,15 +8,17 @@ import pytest
 from matplotlib.figure import Figure
 
 from bon.intervals import Interval
-from suite import figures
-from suite.baselines import Training
-from suite.cost import Costs, break_even
-from suite.evaluation import Study, checkpoint_rows, curve_rows, select, training_rows
+from suite.baselines.interface import Training
 from suite.figures import page
 from suite.figures.cost import reward_vs_cost, total_cost
 from suite.figures.reward_distribution import reward_distribution
 from suite.figures.reward_vs_kl import reward_vs_kl
 from suite.figures.reward_vs_n import reward_vs_n
+from suite.figures.run_figures import draw_figures
+from suite.figures.style import colour, title
+from suite.metrics.cost import Costs, break_even
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, select, training_rows
+from suite.metrics.series import last_step, tuned_methods
 
 FILES = {f"{name}.{kind}" for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution") for kind in ("png", "pdf", "svg")}
 
@@ -144,9 +146,9 @@ def test_the_distribution_of_best_of_n_has_its_mean(axes, rows, pools):
 
 
 def test_methods_differ_in_colour():
-    shown = [figures.colour(method) for method in ("base", "best_of_n", "ppo", "rloo", "grpo", "bon_sft", "another")]
+    shown = [colour(method) for method in ("base", "best_of_n", "ppo", "rloo", "grpo", "bon_sft", "another")]
     assert len(set(shown)) == 7
-    assert figures.colour("ppo+best_of_n") == figures.colour("ppo")
+    assert colour("ppo+best_of_n") == colour("ppo")
 
 
 @pytest.mark.parametrize(
@@ -165,13 +167,13 @@ def test_methods_differ_in_colour():
     ],
 )
 def test_titles(method, n, shown):
-    assert figures.title(method, n) == shown
+    assert title(method, n) == shown
 
 
 @pytest.fixture(scope="module")
 def files(rows, pools, tmp_path_factory):
     """What drawing them returned; all nine lie in one folder."""
-    return figures.draw_figures(rows, pools, 4, tmp_path_factory.mktemp("drawn") / "figures")
+    return draw_figures(rows, pools, 4, tmp_path_factory.mktemp("drawn") / "figures")
 
 
 def test_files(files):
@@ -186,7 +188,7 @@ def test_files(files):
 def test_files_are_the_same_byte_for_byte_whatever_the_callers_style(files, rows, pools, tmp_path):
     with mpl.rc_context({"font.size": 20, "lines.linewidth": 9}):
         before = dict(mpl.rcParams)
-        figures.draw_figures(rows, pools, 4, tmp_path)
+        draw_figures(rows, pools, 4, tmp_path)
         assert dict(mpl.rcParams) == before
     for name in FILES:
         assert (files[0].parent / name).read_bytes() == (tmp_path / name).read_bytes(), name
@@ -207,7 +209,7 @@ def drawn(monkeypatch):
 
 
 def test_the_legend_covers_no_data(rows, pools, tmp_path, drawn):
-    figures.draw_figures(rows, pools, 4, tmp_path)
+    draw_figures(rows, pools, 4, tmp_path)
     assert len(drawn) == 3
     for figure in drawn:
         (legend,) = figure.legends
@@ -221,7 +223,7 @@ def test_the_legend_covers_no_data(rows, pools, tmp_path, drawn):
 
 def test_without_a_baseline(rows, pools, tmp_path, drawn):
     alone = [row for row in rows if row.step is None]
-    figures.draw_figures(alone, {"base": pools["base"]}, 4, tmp_path)
+    draw_figures(alone, {"base": pools["base"]}, 4, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == FILES
     shown = [text.get_text() for figure in drawn for text in figure.legends[0].get_texts()]
     assert shown == ["best-of-n", "best-of-n, KL upper bound (estimates agree)", "base policy", "best-of-4"]
@@ -230,14 +232,14 @@ def test_without_a_baseline(rows, pools, tmp_path, drawn):
 def test_a_pool_of_two(hand_pool, tmp_path):
     pool = hand_pool([[0.0, 1.0], [2.0, 0.5]])
     rows = list(curve_rows(Study(pool, 0, 200), pool, "base", None, 1, flops(pool)))
-    figures.draw_figures(rows, {"base": pool}, 1, tmp_path)
+    draw_figures(rows, {"base": pool}, 1, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
 def test_last_step_and_tuned_methods(rows):
-    assert figures.tuned_methods(rows) == ["ppo"]
-    assert figures.last_step(rows, "ppo") == 4
-    assert figures.last_step(rows, "base") is None
+    assert tuned_methods(rows) == ["ppo"]
+    assert last_step(rows, "ppo") == 4
+    assert last_step(rows, "base") is None
 
 
 def test_reward_against_cost_reads_flops_and_reward_of_the_same_n(axes, rows):
@@ -266,6 +268,6 @@ def test_total_costs_cross_at_the_break_even(axes):
 def test_the_figure_of_costs_is_drawn_where_there_are_costs(rows, pools, tmp_path):
     costs = {"ppo": Costs(9000.0, 10.0, 10.0 * np.arange(1, 9))}
     out_of_reach = {"ppo": Interval(*(np.asarray(n) for n in (np.inf, 5.0, np.inf)))}
-    files = figures.draw_figures(rows, pools, 4, tmp_path, costs, out_of_reach)
+    files = draw_figures(rows, pools, 4, tmp_path, costs, out_of_reach)
     assert [file.name for file in files][-1] == "cost.png"
     assert {file.name for file in tmp_path.iterdir()} == FILES | {f"cost.{kind}" for kind in ("png", "pdf", "svg")}

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from bon.kl import best_of_n_kl_bound
-from suite.cost import Costs
-from suite.evaluation import Study
-from suite.findings import (
+from suite.analysis.findings import (
     TrainingPath,
     as_json,
     best_of_n_overoptimisation,
@@ -18,6 +16,8 @@ from suite.findings import (
     sentences,
     training_overoptimisation,
 )
+from suite.metrics.cost import Costs
+from suite.metrics.evaluation import Study
 
 PROMPTS, CANDIDATES = 60, 16
 RNG = np.random.default_rng(3)

@@ -8,15 +8,15 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from suite import finetuned_parts
-from suite.command import UserError
-from suite.corpus import Corpus
-from suite.finetune_schema import FinetuneConfig
-from suite.finetuned_parts import finetune
-from suite.held_out import held_out_perplexity
-from suite.imdb import Review
-from suite.policies import CHECKSUMS, load_judge, load_policy
-from suite.schema import JudgeConfig, PolicyConfig
+from suite.config.models import FinetuneConfig
+from suite.config.run import JudgeConfig, PolicyConfig
+from suite.data.corpus import Corpus
+from suite.data.imdb import Review
+from suite.models.policies import CHECKSUMS, load_judge, load_policy
+from suite.pretrain import finetune as finetuning
+from suite.pretrain.finetune import finetune
+from suite.pretrain.held_out import held_out_perplexity
+from suite.runtime.command import UserError
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,7 @@ def test_a_stopped_training_goes_on(settings, fewer_splits, tmp_path, monkeypatc
         pytest.importorskip("peft", reason="LoRA adapters: pip install -e '.[smollm2]'")
     whole, facts, _ = finetune(settings(output=str(tmp_path / "whole"), lora_rank=rank), fewer_splits)
     calls = []
-    loss_of = finetuned_parts.language_loss
+    loss_of = finetuning.language_loss
 
     def pulled(*arguments):
         calls.append(1)
@@ -54,7 +54,7 @@ def test_a_stopped_training_goes_on(settings, fewer_splits, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return loss_of(*arguments)
 
-    monkeypatch.setattr(finetuned_parts, "language_loss", pulled)
+    monkeypatch.setattr(finetuning, "language_loss", pulled)
     with pytest.raises(KeyboardInterrupt):
         finetune(settings(lora_rank=rank), fewer_splits)
     out = tmp_path / "out"
@@ -162,7 +162,7 @@ def test_few_steps_tokenize_few_reviews(settings, fewer_splits, monkeypatch):
         seen.append([review.key for review in reviews])
         return of(reviews, tokenizer)
 
-    monkeypatch.setattr(finetuned_parts.Corpus, "of", noted)
+    monkeypatch.setattr(finetuning.Corpus, "of", noted)
     finetune(settings(steps=1), fewer_splits)
     training = {review.key for name in ("proxy", "gold") for review in fewer_splits[name]}
     assert 0 < len(seen[0]) < len(training) / 10
@@ -189,10 +189,10 @@ def test_what_cannot_be_done(settings, fewer_splits, tmp_path, changes, named):
 
 
 def test_bfloat16_where_it_is_asked_for(settings, fewer_splits, tmp_path, monkeypatch):
-    monkeypatch.setattr("suite.precision.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("suite.runtime.device.has_bfloat16", lambda device: False)
     with pytest.raises(UserError, match=r"precision=bfloat16: this cpu has no units for it; use precision=float32"):
         finetune(settings(precision="bfloat16"), fewer_splits)
-    monkeypatch.setattr("suite.precision.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("suite.runtime.device.has_bfloat16", lambda device: True)
     single, facts, _ = finetune(settings(output=str(tmp_path / "single")), fewer_splits)
     halved, mixed, _ = finetune(settings(precision="bfloat16"), fewer_splits)
     assert (facts["settings"]["mixed"], mixed["settings"]["mixed"]) == (False, True)
@@ -204,7 +204,7 @@ def test_bfloat16_where_it_is_asked_for(settings, fewer_splits, tmp_path, monkey
 
 
 def test_adapters_without_their_package(settings, monkeypatch):
-    monkeypatch.setattr("suite.finetune_schema.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("suite.config.models.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'lora_rank=2: peft is not installed; pip install -e "\.\[smollm2\]"'):
         settings(lora_rank=2).check()
     settings().check()

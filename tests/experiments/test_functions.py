@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from suite.command import UserError
-from suite.comparison import compare, prepare
-from suite.functions import check_function, load_function
-from suite.summary import plan, table, verdict
+from suite.comparison.compare import compare, prepare
+from suite.models.rewards import check_function, load_function
+from suite.reports.terminal import plan, table, verdict
+from suite.runtime.command import UserError
 
 EXAMPLE = "examples.near_15_words.score"
 CODE = """
@@ -163,7 +163,7 @@ def test_a_reward_that_fails_later(own, asked):
     ],
 )
 def test_what_is_refused_before_a_model_is_loaded(asked, monkeypatch, overrides, told):
-    monkeypatch.setattr("suite.comparison.load_policy", None)
+    monkeypatch.setattr("suite.comparison.compare.load_policy", None)
     with pytest.raises(UserError, match=told) as caught:
         prepare(asked(*overrides))
     assert "\n" not in str(caught.value)

@@ -5,8 +5,8 @@ import statistics
 
 import pytest
 
-from suite.command import REPOSITORY
-from suite.evaluation import read_rows
+from suite.metrics.evaluation import read_rows
+from suite.runtime.command import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "gpu.md").read_text()
 FLAT = " ".join(PAGE.split())

@@ -9,11 +9,12 @@ import pytest
 import torch
 from training_checks import even_tokens, generators, numbers, same_weights, weights, words
 
-from suite.baseline_schema import GRPOConfig, PPOConfig, RLOOConfig
-from suite.baselines import grpo, rloo, roll_outs, train
+from suite.baselines import grpo, rloo, rollouts
 from suite.baselines.group_relative import Hooks
-from suite.command import UserError
-from suite.policies import load_checkpoint
+from suite.baselines.interface import train
+from suite.config.baselines import GRPOConfig, PPOConfig, RLOOConfig
+from suite.models.policies import load_checkpoint
+from suite.runtime.command import UserError
 
 KINDS = {"rloo": (RLOOConfig, rloo.Trainer), "grpo": (GRPOConfig, grpo.Trainer)}
 
@@ -147,14 +148,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monke
     settings = {"updates": 4, "checkpoint_every": 2, "num_mini_batches": 2, "num_iterations": 2}
     whole = train(make_task(tmp_path / "whole", **settings))
     with monkeypatch.context() as patch:
-        real = roll_outs.RollOuts.draw
+        real = rollouts.RollOuts.draw
 
         def interrupted(self, *arguments):
             if self.update == 4:
                 raise KeyboardInterrupt
             return real(self, *arguments)
 
-        patch.setattr(roll_outs.RollOuts, "draw", interrupted)
+        patch.setattr(rollouts.RollOuts, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(make_task(tmp_path / "cut", **settings))
     assert [path.name for path in sorted((tmp_path / "cut").iterdir())] == ["checkpoint-000001", "checkpoint-000002"]

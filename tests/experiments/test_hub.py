@@ -12,12 +12,12 @@ import torch
 from hub_server import StandInHub
 from huggingface_hub import constants
 
-from suite import imdb, tasks
-from suite.command import UserError
-from suite.hub import fetched
-from suite.model_files import here
-from suite.policies import load_judge, load_policy
-from suite.schema import JudgeConfig, PolicyConfig
+from suite.config.run import JudgeConfig, PolicyConfig
+from suite.data import imdb, tasks
+from suite.models.files import here
+from suite.models.policies import load_judge, load_policy
+from suite.runtime.command import UserError
+from suite.runtime.hub import fetched
 
 NAME = "someone/policy"
 CPU = torch.device("cpu")

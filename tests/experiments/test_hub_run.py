@@ -13,10 +13,10 @@ from huggingface_hub import constants
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from bon import Candidates
-from suite.command import UserError
-from suite.comparison import compare, prepare
-from suite.evaluation import read_rows
-from suite.summary import table, verdict
+from suite.comparison.compare import compare, prepare
+from suite.metrics.evaluation import read_rows
+from suite.reports.terminal import table, verdict
+from suite.runtime.command import UserError
 
 LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
 SMALL = ["experiment=smoke", "policy=gpt2_imdb", "reward=distilbert_imdb", "task=imdb_hub", "sampling.max_new_tokens=8"]
@@ -167,6 +167,6 @@ def test_a_published_policy_of_another_vocabulary(hub, repositories, configure):
 
 
 def test_a_label_that_the_classifier_lacks(repositories, configure, monkeypatch):
-    monkeypatch.setattr("suite.comparison.load_policy", None)
+    monkeypatch.setattr("suite.comparison.compare.load_policy", None)
     with pytest.raises(UserError, match=r"^reward\.proxy\.label=GOOD: .*its labels are 'NEGATIVE', 'POSITIVE'$"):
         prepare(configure(f"reward.proxy.path={repositories['distilbert']}", "reward.proxy.label=GOOD"))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from suite import imdb
+from suite.data import imdb
 
 LONG = "A film that goes on and on, and then it goes on some more. " * 5
 

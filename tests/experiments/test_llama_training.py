@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from suite.baseline_schema import PPOConfig, RLOOConfig
-from suite.baselines import TrainingTask, train
-from suite.imdb import clean, make_prompts
-from suite.policies import load_policy
-from suite.schema import PolicyConfig, SamplingConfig
-from suite.wheel_weights import unpacked
+from suite.baselines.interface import TrainingTask, train
+from suite.config.baselines import PPOConfig, RLOOConfig
+from suite.config.run import PolicyConfig, SamplingConfig
+from suite.data.imdb import clean, make_prompts
+from suite.models.gguf_wheel import unpacked
+from suite.models.policies import load_policy
 
 gguf = pytest.importorskip("gguf", reason="reads and writes GGUF files: pip install -e '.[smollm2]'")
 from gguf_files import HEADS, KEY_HEADS, byte_bpe, write_gguf  # noqa: E402

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from suite.corpus import Corpus
-from suite.measures import accuracy
+from suite.data.corpus import Corpus
+from suite.pretrain.held_out import accuracy
 
 
 class Rigged(torch.nn.Module):

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 
-from suite import imdb
-from suite.command import REPOSITORY
-from suite.measures import measure
-from suite.policies import CHECKSUMS, load_judge, load_policy
-from suite.schema import JudgeConfig, PolicyConfig
+from suite.config.run import JudgeConfig, PolicyConfig
+from suite.data import imdb
+from suite.models.policies import CHECKSUMS, load_judge, load_policy
+from suite.pretrain.held_out import measure
+from suite.runtime.command import REPOSITORY
 
 FOLDER = REPOSITORY / "experiments/models/tiny"
 

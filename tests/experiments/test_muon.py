@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from suite.muon import Muon, orthogonalise
+from suite.pretrain.muon import Muon, orthogonalise
 
 SHAPES = [(32, 32), (16, 64), (64, 16), (32, 128), (1, 8)]
 

@@ -13,9 +13,9 @@ import pytest
 from notebook_outputs import differences
 
 from bon import Candidates
-from suite import notebooks
-from suite.command import REPOSITORY, UserError
-from suite.notebooks import NOTEBOOKS, execute, executed, sources, unexecuted
+from suite.reports import notebooks
+from suite.reports.notebooks import NOTEBOOKS, execute, executed, sources, unexecuted
+from suite.runtime.command import REPOSITORY, UserError
 
 for needed in ("jupytext", "nbval", "nbclient", "ipykernel"):
     pytest.importorskip(needed, reason=f'{needed} is not installed: pip install -e ".[suite,dev]"')

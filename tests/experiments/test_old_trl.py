@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite import old_trl, old_trl_script
-from suite.old_trl import OldTRL, environment, requirements
-from suite.rivals import Drawing, drawn_tokens
-from suite.schema import SamplingConfig
-from suite.speeds import UnavailableError
+from suite.benchmark import trl_0_24, trl_0_24_worker
+from suite.benchmark.contenders import Drawing, drawn_tokens
+from suite.benchmark.trl_0_24 import OldTRL, environment, requirements
+from suite.benchmark.turns import UnavailableError
+from suite.config.run import SamplingConfig
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def commands(monkeypatch):
             Path(command[4]).mkdir()
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(old_trl.subprocess, "run", run)
+    monkeypatch.setattr(trl_0_24.subprocess, "run", run)
     return started
 
 
@@ -80,7 +80,7 @@ def test_pip_that_fails_is_one_line_and_tried_again(monkeypatch, tmp_path, said,
         tried.append(command)
         return subprocess.CompletedProcess(command, 0 if command[3] == "venv" else 1, "", said)
 
-    monkeypatch.setattr(old_trl.subprocess, "run", run)
+    monkeypatch.setattr(trl_0_24.subprocess, "run", run)
     for _ in range(2):
         with pytest.raises(UnavailableError) as caught:
             environment(tmp_path / "trl")
@@ -175,14 +175,14 @@ def stand_in(monkeypatch):
     trl.AutoModelForCausalLMWithValueHead, trl.extras = Wrapper, extras
     monkeypatch.setitem(sys.modules, "trl", trl)
     monkeypatch.setitem(sys.modules, "trl.extras", extras)
-    monkeypatch.setattr(old_trl_script.torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(trl_0_24_worker.torch, "set_num_threads", lambda threads: None)
     return calls
 
 
 def test_the_script_answers_in_json(stand_in, drawing, capsys, start):
     task = start(ANSWERS).task
     answers = io.StringIO()
-    old_trl_script.main(io.StringIO("".join(json.dumps({**task, "n": n}) + "\n" for n in (2, 3))), answers)
+    trl_0_24_worker.main(io.StringIO("".join(json.dumps({**task, "n": n}) + "\n" for n in (2, 3))), answers)
     found = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert [sorted(answer) for answer in found] == [["seconds", "tokens"]] * 2
     assert [(size, length) for size, length, _ in stand_in.samplers] == [(2, 4), (3, 4)]
@@ -198,7 +198,7 @@ def test_the_script_answers_in_json(stand_in, drawing, capsys, start):
 
 def test_the_script_hides_padding_as_the_policy_does(stand_in, drawing, start):
     task = {**start(ANSWERS).task, "hide_pad": True}
-    model, _ = old_trl_script.load(task)
+    model, _ = trl_0_24_worker.load(task)
     ids = torch.tensor([list(drawing.prompts[0])])
     with torch.no_grad():
         torch.testing.assert_close(model.pretrained_model(ids).logits, drawing.policy.model(ids).logits)

@@ -6,12 +6,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bon import generate_candidates
-from suite.baseline_schema import GRPOConfig, PPOConfig
-from suite.baselines import train
-from suite.command import UserError
-from suite.model_files import matching_tokenizer
-from suite.policies import load_checkpoint, load_policy, own_padding
-from suite.schema import PolicyConfig
+from suite.baselines.interface import train
+from suite.config.baselines import GRPOConfig, PPOConfig
+from suite.config.run import PolicyConfig
+from suite.models.files import matching_tokenizer
+from suite.models.policies import load_checkpoint, load_policy, own_padding
+from suite.runtime.command import UserError
 
 CPU = torch.device("cpu")
 

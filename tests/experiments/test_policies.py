@@ -11,8 +11,8 @@ import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from bon import generate_candidates
-from suite.command import UserError
-from suite.policies import (
+from suite.config.run import JudgeConfig, PolicyConfig
+from suite.models.policies import (
     check_files,
     choose_device,
     load_checkpoint,
@@ -21,7 +21,7 @@ from suite.policies import (
     never_padding,
     write_checksums,
 )
-from suite.schema import JudgeConfig, PolicyConfig
+from suite.runtime.command import UserError
 
 CPU = torch.device("cpu")
 

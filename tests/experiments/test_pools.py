@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from bon import Candidates
-from suite import pools
-from suite.cost import PROXY_TOKENS
-from suite.evaluation import Study, curve_rows, select
-from suite.pools import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
-from suite.schema import SamplingConfig
+from suite.config.run import SamplingConfig
+from suite.metrics.cost import PROXY_TOKENS
+from suite.metrics.evaluation import Study, curve_rows, select
+from suite.pools import maker as pools
+from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
 
 COLUMNS = ("token_ids", "lengths", "logprobs", "raw_logprobs", "ref_logprobs", "texts")
 

@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file
 from training_checks import numbers, same_weights, weights, words
 
-from suite.baseline_schema import PPOConfig
-from suite.baselines import ppo, roll_outs, train
-from suite.cost import flops_per_token
-from suite.policies import load_checkpoint
+from suite.baselines import ppo, rollouts
+from suite.baselines.interface import train
+from suite.config.baselines import PPOConfig
+from suite.metrics.cost import flops_per_token
+from suite.models.policies import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +123,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monke
     whole = train(make_task(tmp_path / "whole", **settings))
 
     with monkeypatch.context() as patch:
-        real = roll_outs.RollOuts.draw
+        real = rollouts.RollOuts.draw
 
         def interrupted(self, *arguments, **options):
             if self.update == 4:
                 raise KeyboardInterrupt
             return real(self, *arguments, **options)
 
-        patch.setattr(roll_outs.RollOuts, "draw", interrupted)
+        patch.setattr(rollouts.RollOuts, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(make_task(tmp_path / "cut", **settings))
     kept = [path.name for path in (tmp_path / "cut").iterdir()]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from suite import precision
-from suite.baseline_schema import PPOConfig
 from suite.baselines import updates
-from suite.command import UserError
-from suite.precision import autocast, choose_dtype, determining, has_bfloat16, mixes, trainers_mix
+from suite.config.baselines import PPOConfig
+from suite.runtime import device as devices
+from suite.runtime.command import UserError
+from suite.runtime.device import autocast, choose_dtype, determining, has_bfloat16, mixes, trainers_mix
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 VARIABLE = "ACCELERATE_MIXED_PRECISION"
@@ -19,7 +19,7 @@ VARIABLE = "ACCELERATE_MIXED_PRECISION"
 @pytest.fixture
 def units(monkeypatch):
     """units(*device types): those have bfloat16 here, others do not."""
-    return lambda *types: monkeypatch.setattr(precision, "has_bfloat16", lambda device: device.type in types)
+    return lambda *types: monkeypatch.setattr(devices, "has_bfloat16", lambda device: device.type in types)
 
 
 def test_single_precision_on_a_cpu(units):
@@ -46,7 +46,7 @@ def test_precisions_mix_on_gpus_alone(units, monkeypatch):
     assert mixes(GPU)
     assert not mixes(CPU)
     asked = []
-    monkeypatch.setattr(precision.torch, "autocast", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(devices.torch, "autocast", lambda *arguments: asked.append(arguments))
     autocast(GPU)
     assert asked == [("cuda", torch.bfloat16)]
     with autocast(CPU):
@@ -79,7 +79,8 @@ def test_a_trainer_on_a_cpu_mixes_nothing(training_task, tmp_path, monkeypatch):
         seen.append(AcceleratorState().mixed_precision)
         return row(*arguments)
 
-    from suite.baselines import ppo, train
+    from suite.baselines import ppo
+    from suite.baselines.interface import train
 
     monkeypatch.setattr(ppo, "update_row", noted)
     AcceleratorState._reset_state()
@@ -110,7 +111,8 @@ def test_a_cpu_mixes_when_it_is_asked_to(training_task, tmp_path, monkeypatch):
         seen.append(AcceleratorState().mixed_precision)
         return row(*arguments)
 
-    from suite.baselines import ppo, train
+    from suite.baselines import ppo
+    from suite.baselines.interface import train
 
     monkeypatch.setattr(ppo, "update_row", noted)
     logs = {}

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from suite import pretraining
-from suite.command import UserError
-from suite.corpus import Corpus
-from suite.imdb import Review
-from suite.measures import accuracy, measure, perplexity
-from suite.model_card import write_card
-from suite.policies import load_judge, load_policy, write_checksums
-from suite.pretraining import Architecture, PretrainConfig, TrainingSettings
-from suite.schema import JudgeConfig, PolicyConfig
+from suite.config.run import JudgeConfig, PolicyConfig
+from suite.data.corpus import Corpus
+from suite.data.imdb import Review
+from suite.models.policies import load_judge, load_policy, write_checksums
+from suite.pretrain import embedded_models
+from suite.pretrain.embedded_models import Architecture, PretrainConfig, TrainingSettings
+from suite.pretrain.held_out import accuracy, measure, perplexity
+from suite.pretrain.model_card import write_card
+from suite.runtime.command import UserError
 
 CPU = torch.device("cpu")
 SHAPE = Architecture(layers=1, width=16, heads=2, context=128)
@@ -33,7 +33,7 @@ def few(splits):
 
 @pytest.fixture(scope="module")
 def tokenizer(few):
-    return pretraining.train_tokenizer([review.text for review in few["proxy"]], 400)
+    return embedded_models.train_tokenizer([review.text for review in few["proxy"]], 400)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def test_tokenizer(tokenizer, splits):
 
 
 def test_tokenizer_is_the_same_again(tokenizer, few):
-    again = pretraining.train_tokenizer([review.text for review in few["proxy"]], 400)
+    again = embedded_models.train_tokenizer([review.text for review in few["proxy"]], 400)
     assert again.get_vocab() == tokenizer.get_vocab()
 
 
 def test_architecture(tokenizer):
-    config = pretraining.gpt2_config(tokenizer, SHAPE)
+    config = embedded_models.gpt2_config(tokenizer, SHAPE)
     assert (config.n_layer, config.n_embd, config.n_head, config.n_positions) == (1, 16, 2, 128)
     assert config.vocab_size == 400
     assert config.resid_pdrop == config.embd_pdrop == config.attn_pdrop == 0
@@ -95,11 +95,11 @@ def test_crops_of_real_reviews(corpus, tokenizer):
 
 def test_a_tiny_policy_learns(corpus, tokenizer, tmp_path):
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(pretraining.gpt2_config(tokenizer, SHAPE))
+    model = GPT2LMHeadModel(embedded_models.gpt2_config(tokenizer, SHAPE))
     before = perplexity(model, corpus, 32)
     assert before == pytest.approx(400, rel=0.1)  # knows nothing
     settings = TrainingSettings(steps=60, batch_size=8, context=32, learning_rate=1e-2, warmup_steps=5)
-    pretraining.train_policy(model, corpus, settings, tmp_path / "training.log")
+    embedded_models.train_policy(model, corpus, settings, tmp_path / "training.log")
     assert perplexity(model, corpus, 32) < 0.6 * before
     assert not model.training
     lines = (tmp_path / "training.log").read_text().splitlines()
@@ -124,11 +124,11 @@ def praise_and_scorn(tokenizer):
 
 def test_a_tiny_transformer_learns_its_labels(praise_and_scorn, tokenizer, tmp_path):
     torch.manual_seed(0)
-    config = pretraining.gpt2_config(tokenizer, SHAPE)
+    config = embedded_models.gpt2_config(tokenizer, SHAPE)
     config.num_labels = 1
     model = GPT2ForSequenceClassification(config)
     settings = TrainingSettings(steps=40, batch_size=16, context=24, learning_rate=1e-2, warmup_steps=5)
-    pretraining.train_classifier(model, praise_and_scorn, settings, tmp_path / "training.log")
+    embedded_models.train_classifier(model, praise_and_scorn, settings, tmp_path / "training.log")
     assert accuracy(model, praise_and_scorn, 16, crops=400) > 0.95
 
 
@@ -141,7 +141,7 @@ def test_accuracy_of_a_random_model_is_about_a_half(models, policy, splits):
 
 def test_the_schedule_warms_up_and_falls_to_zero():
     settings = TrainingSettings(steps=100, warmup_steps=10)
-    rates = [pretraining._schedule(step, settings) for step in range(101)]
+    rates = [embedded_models._schedule(step, settings) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) <= 1.0
     assert rates.index(max(rates)) in (9, 10)
@@ -174,7 +174,7 @@ def rebuilt(few, teachers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     config = small(folder, teachers, {"steps": 3, "batch_size": 4, "context": 32, "warmup_steps": 1})
     for part in config.parts:
-        pretraining.PARTS[part](config, few)
+        embedded_models.PARTS[part](config, few)
     write_checksums(folder)
     return folder
 
@@ -212,7 +212,7 @@ def test_gold_is_the_policys_trunk_and_the_proxy_has_nothing_of_it(few, teachers
     step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
     config = small(tmp_path, teachers, step)
     for part in config.parts:
-        pretraining.PARTS[part](config, few)
+        embedded_models.PARTS[part](config, few)
     policy, proxy, gold = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "proxy", "gold"))
     shared = {name for name in gold if name != "score.weight"}
     assert shared == set(policy)
@@ -225,8 +225,8 @@ def test_a_labelled_proxy_is_the_policys_first_layers(few, teachers, tmp_path):
     step = {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
     config = small(tmp_path, teachers, step)
     config.shape = Architecture(layers=2, width=16, heads=2, context=64)
-    pretraining.PARTS["policy"](config, few)
-    pretraining.make_labelled_proxy(config, few["proxy"][:8], layers=1)
+    embedded_models.PARTS["policy"](config, few)
+    embedded_models.make_labelled_proxy(config, few["proxy"][:8], layers=1)
     policy, proxy = (load_file(tmp_path / n / "model.safetensors") for n in ("policy", "proxy"))
     shared = {name for name in proxy if name != "score.weight"}
     assert any(".h.0." in name for name in shared)
@@ -237,9 +237,9 @@ def test_a_labelled_proxy_is_the_policys_first_layers(few, teachers, tmp_path):
 
 def test_a_missing_teacher_is_named_with_the_command_that_makes_it(few, tmp_path):
     config = small(tmp_path, tmp_path / "nowhere", {"steps": 1, "batch_size": 4, "context": 16, "warmup_steps": 1})
-    pretraining.PARTS["policy"](config, few)
+    embedded_models.PARTS["policy"](config, few)
     with pytest.raises(UserError, match=r"teachers=.*nowhere.*experiments/finetune.py part=gold"):
-        pretraining.PARTS["gold"](config, few)
+        embedded_models.PARTS["gold"](config, few)
 
 
 def test_shipped_weights_are_in_half_precision(rebuilt):
@@ -250,10 +250,10 @@ def test_shipped_weights_are_in_half_precision(rebuilt):
 @pytest.mark.parametrize("judge", ["proxy", "gold"])
 def test_each_judge_reads_text_and_its_teacher_alone(few, teachers, tmp_path, judge):
     config = small(tmp_path, teachers, {"steps": 2, "batch_size": 4, "context": 16, "warmup_steps": 1})
-    pretraining.PARTS["policy"](config, few)
+    embedded_models.PARTS["policy"](config, few)
 
     def weights(splits, config=config):
-        pretraining.PARTS[judge](config, splits)
+        embedded_models.PARTS[judge](config, splits)
         return load_file(tmp_path / judge / "model.safetensors")
 
     turned = {n: [dataclasses.replace(review, label=1 - review.label) for review in few[n]] for n in few}

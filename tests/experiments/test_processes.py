@@ -16,13 +16,14 @@ from training_checks import numbers, same_weights
 from two_processes import Record, small_task
 
 from bon import Candidates
-from suite import command as commands
-from suite import pools, processes
-from suite.baselines import train
 from suite.baselines.checkpoints import described, read_log
-from suite.command import REPOSITORY, UserError, located
-from suite.comparison import prepare, training_task
-from suite.pools import PoolMaker
+from suite.baselines.interface import train
+from suite.comparison.compare import prepare, training_task
+from suite.pools import maker as pools
+from suite.pools.maker import PoolMaker
+from suite.runtime import command as commands
+from suite.runtime import distributed
+from suite.runtime.command import REPOSITORY, UserError, located
 
 WORKER = Path(__file__).with_name("two_processes.py")
 TIMEOUT = 600
@@ -149,7 +150,7 @@ def test_one_process_is_no_part_of_what_determines_a_result(models, tmp_path, mo
     assert "processes" not in described(small_task(models, tmp_path))
     comparison = prepare(configure("experiment=smoke"))
     alone = training_task(comparison, tmp_path).folder
-    monkeypatch.setattr(processes, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
     assert described(small_task(models, tmp_path))["processes"] == 2
     assert training_task(comparison, tmp_path).folder != alone
 
@@ -194,10 +195,10 @@ def test_a_comparison_in_two_processes(small_run, configure, tmp_path, monkeypat
 def test_each_process_draws_its_own_blocks(rank, policy, judges, prompts, tmp_path, monkeypatch, configure):
     maker = PoolMaker(tmp_path, policy, judges, configure("sampling.max_new_tokens=3").sampling, prompts[:7])
     monkeypatch.setattr(pools, "PROMPT_BLOCK", 2)
-    monkeypatch.setattr(processes, "size", lambda: 2)
-    monkeypatch.setattr(processes, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
     drawn = []
-    monkeypatch.setattr(processes, "barrier", lambda: drawn.append(sorted(_first_prompts(tmp_path))))
+    monkeypatch.setattr(distributed, "barrier", lambda: drawn.append(sorted(_first_prompts(tmp_path))))
     pool = maker.pool(policy, 2, seed=0)
     own = [prompts[p] for p in ((0, 4) if rank == 0 else (2, 6))]
     assert drawn == [sorted(list(ids) for ids in own)]
@@ -227,9 +228,9 @@ def _first_prompts(cache):
 def test_refused_before_anything_is_loaded_or_joined(overrides, environment, parts, configure, monkeypatch):
     for key, value in {"WORLD_SIZE": "2", **environment}.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(processes, "_join", lambda *_: pytest.fail("joined"))
+    monkeypatch.setattr(distributed, "_join", lambda *_: pytest.fail("joined"))
     with pytest.raises(UserError) as caught:
-        processes.start(configure(*overrides))
+        distributed.start(configure(*overrides))
     for part in parts:
         assert part in str(caught.value)
 
@@ -248,24 +249,24 @@ def test_a_gpu_for_each_process(device, use_cpu, parts, configure, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(UserError) as caught:
-        processes.check(configure(f"device={device}"), 2)
+        distributed.check(configure(f"device={device}"), 2)
     for part in parts:
         assert part in str(caught.value)
 
 
 def test_what_is_allowed(configure, monkeypatch):
     for overrides in ([], ["baseline=none"], ["baseline.batch_size=32", "baseline.whiten_rewards=true"]):
-        processes.check(configure("device=cpu", *overrides), 2)
+        distributed.check(configure("device=cpu", *overrides), 2)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    processes.start(configure("baseline=rloo"))
-    assert (processes.size(), processes.rank(), processes.first()) == (1, 0, True)
+    distributed.start(configure("baseline=rloo"))
+    assert (distributed.size(), distributed.rank(), distributed.first()) == (1, 0, True)
 
 
 def test_a_cache_that_is_not_shared(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "size", lambda: 2)
-    monkeypatch.setattr(processes, "gathered", lambda rows: rows)  # the other process's answer is missing
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "gathered", lambda rows: rows)  # the other process's answer is missing
     with pytest.raises(UserError, match=f"cache={tmp_path}: 1 of 2 processes do not see it"):
-        processes._check_shared(str(tmp_path))
+        distributed._check_shared(str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from suite.command import UserError
-from suite.prompt_files import TRAINING_SHARE, read_prompts
+from suite.data.prompt_files import TRAINING_SHARE, read_prompts
+from suite.runtime.command import UserError
 
 TEXTS = [f"Question number {i}, what do you say?" for i in range(400)]
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from suite import pools
-from suite.command import REPOSITORY, UserError
-from suite.engine_schema import EngineConfig, StageConfig
-from suite.pools import PoolMaker, Recipe, Unit
-from suite.schema import SamplingConfig
+from suite.config.engine import EngineConfig, StageConfig
+from suite.config.run import SamplingConfig
+from suite.pools import maker as pools
+from suite.pools.maker import PoolMaker, Recipe, Unit
+from suite.runtime.command import REPOSITORY, UserError
 
 ray = pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns of its own defaults
     import ray.data
 
-from suite.ray_cluster import cluster  # noqa: E402
-from suite.ray_engine import RayEngine, portable, row_of, unit_of  # noqa: E402
+from suite.pools.ray_cluster import cluster  # noqa: E402
+from suite.pools.ray_engine import RayEngine, portable, row_of, unit_of  # noqa: E402
 
 CONFIG = EngineConfig(name="ray", generation=StageConfig(actors=2, cpus=0.5), scoring=StageConfig(actors=1, cpus=0.5))
 ONE_ACTOR = dataclasses.replace(CONFIG, generation=StageConfig(actors=1, cpus=0.5))

@@ -6,10 +6,10 @@ import shutil
 import pytest
 import study_folders
 
-from suite import readme, tables
-from suite.command import REPOSITORY, UserError
-from suite.evaluation import Row, read_rows, select, write_rows
-from suite.figures.results import Results
+from suite.metrics.evaluation import Row, read_rows, select, write_rows
+from suite.metrics.results import Results
+from suite.reports import paper_tables, readme
+from suite.runtime.command import REPOSITORY, UserError
 
 
 def test_the_committed_pages_are_what_results_say():
@@ -91,8 +91,10 @@ def rows_of_two():
 
 
 def test_markdown():
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.markdown(rows_of_two()).splitlines()]
-    assert lines[0] == list(tables.COLUMNS)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in paper_tables.markdown(rows_of_two()).splitlines()
+    ]
+    assert lines[0] == list(paper_tables.COLUMNS)
     assert lines[2] == ["base policy", "", "0.00<br>[-0.50, 0.25]", "–", "0", "–", "–", "–"]
     assert lines[3] == ["best-of-n", "n = 4", "-1.23<br>[-2.00, -0.50]", "–", "≤ 0.64", "–", "–", "1,234<br>[1,200, 1,300]"]
     assert lines[4] == ["PPO", "0.1", "–", "–", "3.00<br>[2.00, 4.00]", "–", "–", "–"]
@@ -100,7 +102,7 @@ def test_markdown():
 
 
 def test_latex():
-    lines = tables.latex(rows_of_two()).splitlines()
+    lines = paper_tables.latex(rows_of_two()).splitlines()
     assert lines[0] == r"\begin{tabular}{llrrrrrr}"
     assert lines[1] == r"\toprule"
     assert r"n or kl\_coef" in lines[2]
@@ -109,12 +111,12 @@ def test_latex():
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     for line in lines[2:-2]:
         if line != r"\midrule":
-            assert line.count("&") == len(tables.COLUMNS) - 1
+            assert line.count("&") == len(paper_tables.COLUMNS) - 1
             assert not line.lstrip().startswith("[")
 
 
 def test_what_latex_would_read_is_escaped():
-    assert tables.escaped(r"50% of a_b & {c} #1 $2 ~ ^ \x") == (
+    assert paper_tables.escaped(r"50% of a_b & {c} #1 $2 ~ ^ \x") == (
         r"50\% of a\_b \& \{c\} \#1 \$2 \textasciitilde{} \textasciicircum{} \textbackslash{}x"
     )
 

@@ -13,13 +13,13 @@ import pytest
 from report_checks import HOSTILE, copied, hostile
 
 from bon import Candidates
-from suite.command import REPOSITORY, UserError
-from suite.evaluation import read_rows, select
-from suite.figures import last_step
-from suite.report import write_report
-from suite.report.comparison_table import comparison_table
-from suite.report.prompt_browser import as_script, browser_data
-from suite.report.run_folder import read_run
+from suite.metrics.evaluation import read_rows, select
+from suite.metrics.series import last_step
+from suite.reports.html.comparison_table import comparison_table
+from suite.reports.html.page import write_report
+from suite.reports.html.prompt_browser import as_script, browser_data
+from suite.reports.html.run_folder import read_run
+from suite.runtime.command import REPOSITORY, UserError
 
 
 class Page(HTMLParser):

@@ -9,7 +9,7 @@ import pytest
 from report_checks import HOSTILE, copied, hostile
 
 from bon import Candidates
-from suite.report import write_report
+from suite.reports.html.page import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason='selenium is not installed: pip install -e ".[dev]"')
 from selenium.webdriver.common.by import By  # noqa: E402

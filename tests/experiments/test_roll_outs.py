@@ -8,12 +8,13 @@ import torch
 
 from bon import generate_candidates
 from bon.candidates import stacked
-from bon.diversity import distinct_n
+from bon.estimators.diversity import distinct_n
 from bon.kl import sequence_kl
-from suite.baseline_schema import GRPOConfig, PPOConfig, RLOOConfig
-from suite.baselines import ppo, train
+from suite.baselines import ppo
+from suite.baselines.interface import train
 from suite.baselines.updates import batch
-from suite.policies import load_checkpoint
+from suite.config.baselines import GRPOConfig, PPOConfig, RLOOConfig
+from suite.models.policies import load_checkpoint
 
 KINDS = {"ppo": (PPOConfig, 1, {"num_ppo_epochs": 2}), "rloo": (RLOOConfig, 2, {"num_generations": 2}),
          "grpo": (GRPOConfig, 2, {"num_generations": 2, "num_mini_batches": 2})}  # fmt: skip

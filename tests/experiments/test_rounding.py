@@ -5,8 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.evaluation import Row, read_rows, write_rows
-from suite.rounding import rounded
+from suite.metrics.evaluation import Row, read_rows, write_rows
+from suite.runtime.files import rounded
 
 
 @given(st.floats(min_value=1, max_value=9.9), st.integers(-12, 12))

@@ -11,10 +11,10 @@ import yaml
 from tracked import history, logged_keys, read_offline
 
 from bon import Candidates
-from suite.baseline_schema import PPOConfig
-from suite.evaluation import read_rows, select
-from suite.figures import draw_run
-from suite.manifest import manifest
+from suite.config.baselines import PPOConfig
+from suite.figures.run_figures import draw_run
+from suite.metrics.evaluation import read_rows, select
+from suite.runtime.manifest import manifest
 from suite.tracking.keys import look_up
 
 PROMPTS, CANDIDATES, UPDATES = 16, 8, 2
@@ -232,7 +232,7 @@ def test_manifest(folder, policy, judges):
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
-    monkeypatch.setattr("suite.manifest._PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("suite.runtime.manifest._PACKAGES", ("torch", "no-such-package"))
     versions = manifest()["versions"]
     assert versions["no-such-package"] is None
     assert versions["torch"] is not None

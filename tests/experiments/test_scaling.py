@@ -9,12 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bon import generate_candidates
 from bon.candidate_files import candidates_bytes
-from suite.command import REPOSITORY, UserError
-from suite.cost import flops_per_token
-from suite.hardware import A100, ACCELERATORS, H100, POLICIES, PUBLISHED, Accelerator, Language
-from suite.scaling import NS, candidate_bytes, checked, judge_of, published, tables, written
-from suite.scaling_measures import Measured, Run, ScalingConfig, Stored, shortened, stored
-from suite.simulation import Assumptions, ceiling, request, sampling_rate
+from suite.metrics.cost import flops_per_token
+from suite.runtime.command import REPOSITORY, UserError
+from suite.scaling.hardware import A100, ACCELERATORS, H100, POLICIES, PUBLISHED, Accelerator, Language
+from suite.scaling.measure import Measured, Run, ScalingConfig, Stored, shortened, stored
+from suite.scaling.roofline import Assumptions, ceiling, request, sampling_rate
+from suite.scaling.tables import NS, candidate_bytes, checked, judge_of, published, tables, written
 
 ASSUMED = Assumptions()
 SMALL = Language("small", layers=2, width=32, inner=48, heads=4, key_value_heads=2, vocabulary=80)
@@ -142,7 +142,7 @@ def test_shards_are_cut_and_weighed(policy, prompts):
 
 def test_units_of_a_run_have_one_size(prompts):
     pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
-    from suite.sampling_runs import units_of
+    from suite.scaling.ray_throughput import units_of
 
     units = units_of(ScalingConfig(units=5, candidates=64), 16, prompts)
     assert [(len(unit.prompts), len(unit.candidates)) for unit in units] == [(4, 16)] * 5

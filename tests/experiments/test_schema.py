@@ -10,12 +10,13 @@ import huggingface_hub
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from suite import comparison, imdb
-from suite.baseline_schema import BASELINES, BonSFTConfig
-from suite.command import UserError
-from suite.comparison import prepare
-from suite.policies import write_checksums
-from suite.schema import RunConfig, checked_config
+from suite.comparison import compare
+from suite.comparison.compare import prepare
+from suite.config.baselines import BASELINES, BonSFTConfig
+from suite.config.run import RunConfig, checked_config
+from suite.data import imdb
+from suite.models.policies import write_checksums
+from suite.runtime.command import UserError
 
 BAD = [
     # overrides, the key and value in the message, what the message allows
@@ -195,8 +196,8 @@ def no_model(monkeypatch):
     def loaded(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(comparison, "load_policy", loaded)
-    monkeypatch.setattr(comparison, "load_judge", loaded)
+    monkeypatch.setattr(compare, "load_policy", loaded)
+    monkeypatch.setattr(compare, "load_judge", loaded)
 
 
 @pytest.mark.parametrize(

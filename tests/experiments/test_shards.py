@@ -7,8 +7,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from suite.command import UserError
-from suite.shards import LocalShards, open_shards, pieces
+from suite.pools.shards import LocalShards, open_shards, pieces
+from suite.runtime.command import UserError
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from suite.speeds import Speed, UnavailableError, in_turns, line, reason, table, write_csv
+from suite.benchmark.turns import Speed, UnavailableError, in_turns, line, reason, table, write_csv
 
 
 def scripted(name, values, order):

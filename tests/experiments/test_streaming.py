@@ -5,12 +5,12 @@ import psutil
 import pytest
 
 from bon.estimators import best_of_n_mean
-from suite import pools
-from suite.command import UserError
-from suite.pools import PoolMaker
-from suite.schema import SamplingConfig
-from suite.shards import LocalShards
-from suite.streaming import PeakMemory, stream
+from suite.config.run import SamplingConfig
+from suite.pools import maker as pools
+from suite.pools.maker import PoolMaker
+from suite.pools.shards import LocalShards
+from suite.pools.streaming import PeakMemory, stream
+from suite.runtime.command import UserError
 
 
 @pytest.fixture

@@ -9,18 +9,18 @@ import pytest
 
 from bon.estimators import best_of_n_mean
 from bon.intervals import seeds_mean
-from bon.seeds import seeds_difference
-from suite import imdb
-from suite.baselines import train
-from suite.comparison import checkpoint_pools, compare, pool_maker, prepare, training_task
-from suite.evaluation import read_rows, select
-from suite.schema import register
+from bon.tradeoffs.over_seeds import seeds_difference
+from suite.baselines.interface import train
+from suite.comparison.compare import checkpoint_pools, compare, pool_maker, prepare, training_task
+from suite.config.run import register
+from suite.config.studies import NotebookConfig, ReproduceConfig, WeakProxyConfig
+from suite.data import imdb
+from suite.metrics.evaluation import read_rows, select
 from suite.studies import store, weak_proxy
 from suite.studies.agreement import numbers
 from suite.studies.drawing import run_config
 from suite.studies.frontier import FrontierConfig
 from suite.studies.reproduction import reproduce
-from suite.studies.schema import NotebookConfig, ReproduceConfig, WeakProxyConfig
 
 NAMES = ["frontier", "weak_proxy", "notebook"]
 SMALL = {"num_prompts": 20, "num_candidates": 8, "n": 4}
@@ -193,7 +193,7 @@ def test_the_weak_proxy_is_another_judge_and_gold_the_same(first, frontier):
 
 def test_the_place_of_the_weak_proxy_is_as_relative_as_the_cache(first, world, monkeypatch):
     folder, config = world
-    monkeypatch.setattr("suite.command.REPOSITORY", folder)
+    monkeypatch.setattr("suite.runtime.command.REPOSITORY", folder)
     made = weak_proxy.weak_proxy(run_config(*config.overrides, "cache=cache"), config.weak_proxy)
     assert (made.parts[:2], made.name) == (("cache", "weak_proxy"), "proxy")
     assert (folder / made / "model.safetensors").is_file()
@@ -253,7 +253,7 @@ def test_what_differs_is_named(first, tmp_path, world):
 
 def test_rebuilding_needs_no_models(first, monkeypatch):
     results, config, _, _ = first
-    monkeypatch.setattr("suite.comparison.prepare", lambda *_: pytest.fail("a model was asked for"))
+    monkeypatch.setattr("suite.comparison.compare.prepare", lambda *_: pytest.fail("a model was asked for"))
     before = (results / "frontier" / "metrics.csv").read_bytes()
     (results / "frontier" / "metrics.csv").unlink()
     (results / "frontier" / "findings.json").unlink()

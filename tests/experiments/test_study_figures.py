@@ -10,17 +10,17 @@ from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
 
-from suite.command import UserError
-from suite.evaluation import Row, select
-from suite.figures import FIGURES, draw, style
+from suite.benchmark.turns import Speed, write_csv
+from suite.figures import style
 from suite.figures.equal_kl import differences
 from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
-from suite.figures.results import Results
-from suite.figures.series import over_seeds, over_training, settings, spread
 from suite.figures.speed import SPEED
-from suite.figures.studies import checked_names, loaded
-from suite.speeds import Speed, write_csv
+from suite.figures.studies import FIGURES, checked_names, draw, loaded
+from suite.metrics.evaluation import Row, select
+from suite.metrics.results import Results
+from suite.metrics.series import over_seeds, over_training, settings, spread
+from suite.runtime.command import UserError
 
 SPEEDS = [
     Speed(what, n, name, speed, 0.9 * speed, 1.1 * speed, unit, ratio)

@@ -14,14 +14,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy import stats
 
-from suite.command import REPOSITORY, UserError
-from suite.evaluation import Row, write_rows
-from suite.schema import RunConfig, register
+from suite.config.run import RunConfig, register
+from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
+from suite.metrics.evaluation import Row, write_rows
+from suite.runtime.command import REPOSITORY, UserError
 from suite.studies import benchmark, store
 from suite.studies.agreement import Number, agree, disagreements
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool
 from suite.studies.protocols import detection, one_draw
-from suite.studies.schema import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 
 
 def single(pool):

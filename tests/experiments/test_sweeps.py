@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from suite.command import REPOSITORY, command, share_path
-from suite.evaluation import read_rows
-from suite.schema import register
+from suite.config.run import register
+from suite.metrics.evaluation import read_rows
+from suite.runtime.command import REPOSITORY, command, share_path
 
 submitit = pytest.importorskip("submitit", reason='needs pip install -e ".[scale]"')
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install -e ".[scale]"')

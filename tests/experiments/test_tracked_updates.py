@@ -2,8 +2,8 @@
 
 import pytest
 
-from suite.baseline_schema import BASELINES
-from suite.baselines import TRAINERS, train
+from suite.baselines.interface import TRAINERS, train
+from suite.config.baselines import BASELINES
 from suite.tracking.jobs import update_entries
 from suite.tracking.keys import UPDATES, look_up
 from suite.tracking.protocol import Histogram
@@ -38,7 +38,7 @@ def test_no_description_is_left_over(logged):
 
 def test_the_dashboards_training_keys_are_logged(logged):
     pytest.importorskip("wandb_workspaces", reason='pip install -e ".[tracking]"')
-    from suite.dashboard import as_json, keys
+    from suite.tracking.wandb_dashboard import as_json, keys
 
     named = {key for key in keys(as_json("me", "p")) if key.split("/")[0] in TRAINERS}
     assert named - {key for values in logged.values() for key in values} == set()

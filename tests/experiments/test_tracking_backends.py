@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from tracked import LOG, UPDATES, settings, write_run
 
-from suite.schema import TrackingConfig
-from suite.tracking import open_backend, replay
+from suite.config.run import TrackingConfig
 from suite.tracking.jobs import read_jobs
 from suite.tracking.protocol import Histogram, Picture, Table
+from suite.tracking.tracker import open_backend, replay
 
 PROJECT = "best-of-n-tests"
 

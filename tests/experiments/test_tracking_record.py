@@ -9,12 +9,12 @@ import time
 import pytest
 from tracked import LOG, history, read_offline
 
-from suite.command import REPOSITORY, UserError
-from suite.schema import TrackingConfig
-from suite.tracking import replay
+from suite.config.run import TrackingConfig
+from suite.runtime.command import REPOSITORY, UserError
 from suite.tracking.jobs import read_jobs
 from suite.tracking.record import UpdateLog, begin, finish, read_state, read_updates
 from suite.tracking.to_wandb import WandbBackend
+from suite.tracking.tracker import replay
 
 CONFIG = {"seed": 0, "baseline": {"name": "ppo"}}
 

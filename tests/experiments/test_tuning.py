@@ -5,10 +5,10 @@ import csv
 import pytest
 from omegaconf import OmegaConf
 
-from suite import tuning
-from suite.baselines import Training
-from suite.command import UserError
-from suite.tuning import Trial, table, tune, write_trials
+from suite.baselines.interface import Training
+from suite.runtime.command import UserError
+from suite.studies import tuning
+from suite.studies.tuning import Trial, table, tune, write_trials
 
 
 @pytest.fixture

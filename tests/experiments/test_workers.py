@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from suite.command import UserError
-from suite.evaluation import read_rows, select
-from suite.schema import register
-from suite.studies import study
-from suite.studies.schema import ReproduceConfig, SmolLM2Config
+from suite.config.run import register
+from suite.config.studies import ReproduceConfig, SmolLM2Config
+from suite.metrics.evaluation import read_rows, select
+from suite.runtime.command import UserError
+from suite.studies.registry import study
 from suite.studies.store import load_study
 
 

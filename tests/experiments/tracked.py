@@ -10,10 +10,10 @@ import matplotlib.image
 import numpy as np
 from omegaconf import OmegaConf
 
-from suite.baselines import Training
-from suite.evaluation import Study, checkpoint_rows, curve_rows, training_rows, write_rows
-from suite.manifest import write_json
-from suite.schema import TrackingConfig
+from suite.baselines.interface import Training
+from suite.config.run import TrackingConfig
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, training_rows, write_rows
+from suite.runtime.manifest import write_json
 from suite.tracking.record import UpdateLog, begin, finish
 
 UPDATES = 4

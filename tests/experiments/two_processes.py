@@ -14,11 +14,12 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "experiments")]
 
-from suite import processes  # noqa: E402
-from suite.baseline_schema import PPOConfig  # noqa: E402
-from suite.baselines import TrainingTask, checkpoints, ppo, roll_outs, train  # noqa: E402
-from suite.policies import load_judge, load_policy  # noqa: E402
-from suite.schema import JudgeConfig, PolicyConfig, RunConfig, SamplingConfig  # noqa: E402
+from suite.baselines import checkpoints, ppo, rollouts  # noqa: E402
+from suite.baselines.interface import TrainingTask, train  # noqa: E402
+from suite.config.baselines import PPOConfig  # noqa: E402
+from suite.config.run import JudgeConfig, PolicyConfig, RunConfig, SamplingConfig  # noqa: E402
+from suite.models.policies import load_judge, load_policy  # noqa: E402
+from suite.runtime import distributed  # noqa: E402
 
 SETTINGS = {"updates": 4, "batch_size": 8, "checkpoint_every": 2, "num_mini_batches": 2, "num_ppo_epochs": 2}
 
@@ -44,7 +45,7 @@ class Record:
         self.responses, self.weights = [], []
 
     def __enter__(self):
-        self.draw, self.keep = roll_outs.RollOuts.draw, checkpoints.Checkpoints.keep
+        self.draw, self.keep = rollouts.RollOuts.draw, checkpoints.Checkpoints.keep
 
         def draw(roll_out, prompts, repeats):
             drawn = self.draw(roll_out, prompts, repeats)
@@ -55,11 +56,11 @@ class Record:
             self.weights.append(hashed(kept.policy, kept.critic))
             self.keep(kept)
 
-        roll_outs.RollOuts.draw, checkpoints.Checkpoints.keep = draw, keep
+        rollouts.RollOuts.draw, checkpoints.Checkpoints.keep = draw, keep
         return self
 
     def __exit__(self, *_):
-        roll_outs.RollOuts.draw, checkpoints.Checkpoints.keep = self.draw, self.keep
+        rollouts.RollOuts.draw, checkpoints.Checkpoints.keep = self.draw, self.keep
 
 
 def hashed(*models):
@@ -69,22 +70,22 @@ def hashed(*models):
 
 def cut(models, folder):
     """The second process is killed in update 4, as a machine that goes down would have it."""
-    real = roll_outs.RollOuts.draw
+    real = rollouts.RollOuts.draw
 
     def draw(roll_out, prompts, repeats):
-        if roll_out.update == 4 and processes.rank() == 1:
+        if roll_out.update == 4 and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(roll_out, prompts, repeats)
 
-    roll_outs.RollOuts.draw = draw
+    rollouts.RollOuts.draw = draw
     train(small_task(models, folder / "cut"))
 
 
 def twins(models, folder):
     """Each process has the rows, and their random numbers, of a single one with half the batch."""
     rows, half = SETTINGS["batch_size"] // 2, ppo.batch
-    uniforms = roll_outs.candidate_uniforms
-    roll_outs.candidate_uniforms = lambda seed, update, row, steps: uniforms(
+    uniforms = rollouts.candidate_uniforms
+    rollouts.candidate_uniforms = lambda seed, update, row, steps: uniforms(
         seed, update, range(row.start % rows, row.start % rows + 1), steps
     )
     ppo.batch = lambda seed, update, prompts, size: np.tile(half(seed, update, prompts, size // 2), 2)
@@ -96,28 +97,28 @@ def both(models, folder):
     for name in ("whole", "cut"):
         with Record() as record:
             train(small_task(models, folder / name))
-        np.savez(folder / f"{name}-{processes.rank()}.npz", responses=np.array(record.responses), weights=record.weights)
+        np.savez(folder / f"{name}-{distributed.rank()}.npz", responses=np.array(record.responses), weights=record.weights)
     twins(models, folder)
 
 
 def late(models, folder):
     """Rows are exchanged; then the second process does not come."""
-    rank = processes.rank()
-    assert processes.size() == 2
-    assert processes.gathered(torch.arange(rank + 1) + 10 * rank).tolist() == [0, 10, 11]
-    assert processes.gathered(torch.full((2, 3), float(rank))).tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
-    assert (processes.total(3 + rank), processes.as_first(5 + rank)) == (7, 5)
-    assert processes.share(8) == slice(4 * rank, 4 * rank + 4)
-    assert processes.determining() == {"processes": 2}
+    rank = distributed.rank()
+    assert distributed.size() == 2
+    assert distributed.gathered(torch.arange(rank + 1) + 10 * rank).tolist() == [0, 10, 11]
+    assert distributed.gathered(torch.full((2, 3), float(rank))).tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
+    assert (distributed.total(3 + rank), distributed.as_first(5 + rank)) == (7, 5)
+    assert distributed.share(8) == slice(4 * rank, 4 * rank + 4)
+    assert distributed.determining() == {"processes": 2}
     (folder / f"exchanged-{rank}").touch()
     if rank == 1:
         time.sleep(600)
-    processes.barrier()
+    distributed.barrier()
 
 
 if __name__ == "__main__":
     scene, models, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     if scene == "late":
-        processes.PATIENCE = timedelta(seconds=5)
-    processes.start(RunConfig(device="cpu", cache=str(folder), baseline=PPOConfig(**SETTINGS)))
+        distributed.PATIENCE = timedelta(seconds=5)
+    distributed.start(RunConfig(device="cpu", cache=str(folder), baseline=PPOConfig(**SETTINGS)))
     {"cut": cut, "both": both, "late": late}[scene](models, folder)

@@ -21,16 +21,16 @@ import torch
 from tqdm import tqdm
 
 from bon import Candidates, generate_candidates, score_candidates
-from suite.baseline_schema import BonSFTConfig
-from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
-from suite.baselines.roll_outs import POOL
+from suite.baselines.interface import Training, TrainingTask
+from suite.baselines.rollouts import POOL
 from suite.baselines.updates import Clock, batch, clipped, falling, resumable, update_row
-from suite.cost import FlopMeter, RewardMeter, models_of
-from suite.policies import prepared
-from suite.pools import digest
-from suite.precision import autocast
+from suite.config.baselines import BonSFTConfig
+from suite.metrics.cost import FlopMeter, RewardMeter, models_of
+from suite.models.policies import prepared
+from suite.pools.maker import digest
+from suite.runtime.device import autocast
 
 
 def train(task: TrainingTask) -> Training:

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from suite import precision, processes
-from suite.baseline_schema import EVALUATION_KEYS, BaselineConfig
-from suite.baselines import TrainingTask
-from suite.command import UserError
+from suite.baselines.interface import TrainingTask
+from suite.config.baselines import EVALUATION_KEYS, BaselineConfig
+from suite.runtime import device as devices
+from suite.runtime import distributed
+from suite.runtime.command import UserError
 
 
 class Checkpoints(TrainerCallback):
@@ -41,9 +42,9 @@ class Checkpoints(TrainerCallback):
         kept = checkpoint_updates(self.task.config)
         if update not in kept:
             return
-        if processes.first():
+        if distributed.first():
             self._write(update, kept)
-        processes.barrier()
+        distributed.barrier()
 
     def _write(self, update: int, kept: list[int]) -> None:
         self.task.folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +89,8 @@ def described(task: TrainingTask) -> dict[str, Any]:
         "proxy": getattr(task.proxy, "digest", None),
         "prompts": hashlib.sha256(json.dumps([list(ids) for ids in task.prompts]).encode()).hexdigest(),
         "seed": task.seed,
-        **precision.determining(task.policy.model.device, getattr(task.config, "precision", "auto")),
-        **processes.determining(),
+        **devices.determining(task.policy.model.device, getattr(task.config, "precision", "auto")),
+        **distributed.determining(),
     }
 
 

@@ -29,15 +29,15 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
-from suite.baseline_schema import GroupRelativeConfig
-from suite.baselines import TrainingTask
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
-from suite.baselines.roll_outs import MINIBATCHES, RollOuts
-from suite.baselines.stand_ins import text_rewards
+from suite.baselines.interface import TrainingTask
+from suite.baselines.rollouts import MINIBATCHES, RollOuts
+from suite.baselines.trl_adapters import text_rewards
 from suite.baselines.updates import Clock, batch, clipped, falling, update_row
-from suite.cost import FlopMeter, RewardMeter, models_of
-from suite.policies import prepared
+from suite.config.baselines import GroupRelativeConfig
+from suite.metrics.cost import FlopMeter, RewardMeter, models_of
+from suite.models.policies import prepared
 
 #: Of one sitting, or of the clock, or told better by the suite's own columns.
 _LEFT_OUT = ("epoch", "num_tokens", "step_time", "grad_norm")

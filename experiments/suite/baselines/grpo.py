@@ -12,10 +12,10 @@ from typing import Any
 from trl import GRPOConfig as Arguments
 from trl import GRPOTrainer
 
-from suite.baseline_schema import GRPOConfig
-from suite.baselines import Training, TrainingTask
 from suite.baselines.group_relative import Hooks, train_groups
+from suite.baselines.interface import Training, TrainingTask
 from suite.baselines.updates import resumable
+from suite.config.baselines import GRPOConfig
 
 
 class Trainer(Hooks, GRPOTrainer):

@@ -9,9 +9,10 @@ What stands between TRL's trainer and an honest, fast, repeatable baseline, each
 - the critic can be a head on the policy's trunk, whose hidden states the policy's own forward then reuses;
 - two `gc.collect()` an update walk over everything that was ever imported: it is frozen first.
 
-Of several processes (`suite.processes`) each has its share of the batch, and their gradients are averaged (DDP). The trainer
-whitens advantages, and averages losses over tokens, within a process: with a smaller share both are of fewer responses, so the
-number of processes is part of what determines the result. Roll-outs are the same for any number until the weights differ.
+Of several processes (`suite.runtime.distributed`) each has its share of the batch, and their gradients are averaged (DDP). The
+trainer whitens advantages, and averages losses over tokens, within a process: with a smaller share both are of fewer
+responses, so the number of processes is part of what determines the result. Roll-outs are the same for any number until the
+weights differ.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ import torch
 from tqdm import tqdm
 from transformers import PrinterCallback
 
-from suite import baseline_schema as schema
-from suite import processes
-from suite.baselines import Training, TrainingTask
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
-from suite.baselines.roll_outs import RollOuts
-from suite.baselines.stand_ins import Critic, TextReward
+from suite.baselines.interface import Training, TrainingTask
+from suite.baselines.rollouts import RollOuts
+from suite.baselines.trl_adapters import Critic, TextReward
 from suite.baselines.updates import Clock, batch, clipped, falling, own_randomness, resumable, update_row
-from suite.cost import FlopMeter, RewardMeter, models_of
-from suite.policies import prepared
+from suite.config import baselines as schema
+from suite.metrics.cost import FlopMeter, RewardMeter, models_of
+from suite.models.policies import prepared
+from suite.runtime import distributed
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
@@ -74,16 +75,16 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     returns = Returns(critic)
     meter = FlopMeter([policy, reference, critic, *models_of(task.proxy.reward)])
     read = RewardMeter(task.proxy.reward)
-    quiet = None if processes.first() else True
+    quiet = None if distributed.first() else True
     bar = tqdm(total=config.updates, initial=first - 1, desc="training ppo", unit="update", disable=quiet)
 
     class Trainer(PPOTrainer):
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             update = first + self.state.global_step - 1
             metrics = {**logs, **roll_outs.facts(), "val/explained_variance": returns.explained_variance()}
-            metrics["val/num_eos_tokens"] = processes.total(int(logs["val/num_eos_tokens"]))  # the others it gathers itself
-            rewards = processes.gathered(torch.from_numpy(reward.last)).numpy()
-            spent = roll_outs.spent(), processes.total(read.lap()), processes.total(meter.lap())
+            metrics["val/num_eos_tokens"] = distributed.total(int(logs["val/num_eos_tokens"]))  # the others it gathers itself
+            rewards = distributed.gathered(torch.from_numpy(reward.last)).numpy()
+            spent = roll_outs.spent(), distributed.total(read.lap()), distributed.total(meter.lap())
             log.append(update_row(update, metrics, rewards, norms, *spent, clock))
             warn(log)
             bar.update()
@@ -103,7 +104,11 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.dataloader = [
-            {"input_ids": padded[batch(task.seed, update, len(padded), config.batch_size)[processes.share(config.batch_size)]]}
+            {
+                "input_ids": padded[
+                    batch(task.seed, update, len(padded), config.batch_size)[distributed.share(config.batch_size)]
+                ]
+            }
             for update in range(first, config.updates + 1)
         ]
         gc.collect()
@@ -148,7 +153,7 @@ class Returns:
         steps = self._advantages.shape[1]
         advantages = self._advantages[self._inside]
         returns = advantages + self._values[:, -(steps + 1) : -1][self._inside]
-        advantages, returns = processes.gathered(advantages), processes.gathered(returns)
+        advantages, returns = distributed.gathered(advantages), distributed.gathered(returns)
         spread = returns.var().item()
         return 1.0 - advantages.var().item() / spread if spread > 0 else 0.0
 
@@ -160,11 +165,11 @@ def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:
     config = _settings(task)
     return PPOConfig(
         output_dir=folder,
-        per_device_train_batch_size=config.batch_size // processes.size(),
+        per_device_train_batch_size=config.batch_size // distributed.size(),
         gradient_accumulation_steps=1,
         num_mini_batches=config.num_mini_batches,
         total_episodes=updates * config.batch_size,
-        local_rollout_forward_batch_size=config.batch_size // processes.size(),
+        local_rollout_forward_batch_size=config.batch_size // distributed.size(),
         num_ppo_epochs=config.num_ppo_epochs,
         learning_rate=config.learning_rate,
         kl_coef=config.kl_coef,

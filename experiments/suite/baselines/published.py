@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from suite.baseline_schema import PublishedConfig
-from suite.baselines import Training, TrainingTask
-from suite.command import UserError
-from suite.model_files import here, matching_tokenizer, weights_digest
-from suite.policies import PAD_TOKEN
-from suite.schema import PolicyConfig
+from suite.baselines.interface import Training, TrainingTask
+from suite.config.baselines import PublishedConfig
+from suite.config.run import PolicyConfig
+from suite.models.files import here, matching_tokenizer, weights_digest
+from suite.models.policies import PAD_TOKEN
+from suite.runtime.command import UserError
 
 
 def check_published(config: PublishedConfig, tokenizer: Any) -> Path:

@@ -13,10 +13,10 @@ from typing import Any
 from trl import RLOOConfig as Arguments
 from trl import RLOOTrainer
 
-from suite.baseline_schema import RLOOConfig
-from suite.baselines import Training, TrainingTask
 from suite.baselines.group_relative import Hooks, train_groups
+from suite.baselines.interface import Training, TrainingTask
 from suite.baselines.updates import resumable
+from suite.config.baselines import RLOOConfig
 
 
 class Trainer(Hooks, RLOOTrainer):

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from suite import processes
-from suite.baseline_schema import RLConfig, TrainedConfig
-from suite.baselines import SPENT, Training, TrainingTask
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
-from suite.baselines.roll_outs import ORDER
-from suite.command import UserError
-from suite.precision import trainers_mix
+from suite.baselines.interface import SPENT, Training, TrainingTask
+from suite.baselines.rollouts import ORDER
+from suite.config.baselines import RLConfig, TrainedConfig
+from suite.runtime import distributed
+from suite.runtime.command import UserError
+from suite.runtime.device import trainers_mix
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -40,13 +40,13 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
     """
     config = task.config
     assert isinstance(config, TrainedConfig)
-    for leftover in task.folder.glob(".writing-*") if processes.first() else ():
+    for leftover in task.folder.glob(".writing-*") if distributed.first() else ():
         shutil.rmtree(leftover, ignore_errors=True)
     for checkpoint in sorted(task.folder.glob("checkpoint-*")):
         check_same_task(checkpoint, task)
     steps = checkpoint_updates(config)
     done = [update for update in steps if _goes_on(checkpoint_folder(task.folder, update), update == config.updates)]
-    newest = processes.as_first(done[-1] if done else 0)
+    newest = distributed.as_first(done[-1] if done else 0)
     reused = newest == config.updates
     if not reused:
         try:

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from bon.intervals import Interval
-from suite.cost import Costs, break_even
-from suite.evaluation import Row, select
 from suite.figures.page import Panel, StudyFigure, page
-from suite.figures.results import Results
 from suite.figures.reward_vs_kl import error_bars
-from suite.figures.series import curve, last_step, level, middle, over_n, settings, tuned_methods
 from suite.figures.style import LABELS, ON_TOP, called, colour, line_style, marker, title
-from suite.figures.words import fixed, parts, seeds_and_prompts
+from suite.metrics.cost import Costs, break_even
+from suite.metrics.evaluation import Row, select
+from suite.metrics.results import Results
+from suite.metrics.series import curve, last_step, level, middle, over_n, settings, tuned_methods
+from suite.metrics.text import fixed, parts, seeds_and_prompts
 
 
 def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:

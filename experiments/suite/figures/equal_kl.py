@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results
-from suite.figures.series import settings, tuned_methods
 from suite.figures.style import SINGLE_COLUMN, colour, marker, setting_title, title
-from suite.figures.words import parts, seeds_and_prompts
+from suite.metrics.results import Results
+from suite.metrics.series import settings, tuned_methods
+from suite.metrics.text import parts, seeds_and_prompts
 
 Points = Sequence[Mapping[str, float]]
 #: Markers of a method's second line and those after it.

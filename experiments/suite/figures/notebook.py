@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from suite.evaluation import Row, select
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results
-from suite.figures.series import curve
 from suite.figures.style import LABELS, called, colour, line_style, marker, title
-from suite.figures.words import number, seeds_and_prompts
+from suite.metrics.evaluation import Row, select
+from suite.metrics.results import Results
+from suite.metrics.series import curve
+from suite.metrics.text import number, seeds_and_prompts
 
 #: Ends the setting of rows whose best-of-n the winning label's score selected.
 WRONG = " label=winning"

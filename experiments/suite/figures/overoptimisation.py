@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bon.overoptimisation import Form, OveroptimisationFit
-from suite.evaluation import Row
+from bon.tradeoffs.overoptimisation import Form, OveroptimisationFit
 from suite.figures.cost import interval
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results
-from suite.figures.series import Curve, over_n, over_training, settings, tuned_methods
 from suite.figures.style import called, colour, marker, title
-from suite.figures.words import fixed, parts, seeds_and_prompts
+from suite.metrics.evaluation import Row
+from suite.metrics.results import Results
+from suite.metrics.series import Curve, over_n, over_training, settings, tuned_methods
+from suite.metrics.text import fixed, parts, seeds_and_prompts
 
 FORMS: dict[str, Form] = {"d (alpha - beta d)": "best_of_n", "d (alpha - beta log d)": "rl"}
 

@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from suite.evaluation import Row
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results
 from suite.figures.reward_vs_kl import error_bars, kl_axis
 from suite.figures.reward_vs_n import n_axis
-from suite.figures.series import curve, level, middle, over_n, over_settings, settings, tuned_methods
 from suite.figures.style import LABELS, ON_TOP, called, colour, line_style, title
-from suite.figures.words import number, rows_of, seeds_and_prompts
+from suite.metrics.evaluation import Row
+from suite.metrics.results import Results
+from suite.metrics.series import curve, level, middle, over_n, over_settings, settings, tuned_methods
+from suite.metrics.text import number, rows_of, seeds_and_prompts
 
 METRICS = ("perplexity", "distinct_2", "length")
 

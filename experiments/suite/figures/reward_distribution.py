@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bon.estimators import subset_weights
-from suite.command import UserError
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results, Scored, command
-from suite.figures.series import middle, settings, tuned_methods
 from suite.figures.style import LABELS, called, colour, line_style, title
+from suite.metrics.results import Results, Scored, command
+from suite.metrics.series import middle, settings, tuned_methods
+from suite.runtime.command import UserError
 
 BINS = 40
 #: The n of a study's figure, up to a quarter of its pool: beyond, a density hangs on a few candidates of each prompt.

@@ -11,22 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from suite.evaluation import Row
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results
-from suite.figures.series import (
-    MEASURED,
-    Curve,
-    level,
-    middle,
-    over_n,
-    over_settings,
-    over_training,
-    settings,
-    tuned_methods,
-)
 from suite.figures.style import KL_LABEL, LABELS, ON_TOP, called, colour, line_style, marker, setting_title, title
-from suite.figures.words import number, seeds_and_prompts
+from suite.metrics.evaluation import Row
+from suite.metrics.results import Results
+from suite.metrics.series import MEASURED, Curve, level, middle, over_n, over_settings, over_training, settings, tuned_methods
+from suite.metrics.text import number, seeds_and_prompts
 
 #: Estimates of best-of-n's KL and their dashes; drawn where they depart from the bound.
 ESTIMATES = {"beirami": ("-.", "best-of-n, KL estimate"), "levels": (":", "best-of-n, KL from tied scores")}

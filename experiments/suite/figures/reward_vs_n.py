@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from suite.evaluation import Row
 from suite.figures.margin import Note, write_notes
 from suite.figures.page import StudyFigure, page
-from suite.figures.results import Results
-from suite.figures.series import Curve, level, middle, over_n, settings, spread, tuned_methods
 from suite.figures.style import LABELS, N_LABEL, ON_TOP, called, colour, line_style, setting_title, title
-from suite.figures.words import number, rows_of, seeds_and_prompts
+from suite.metrics.evaluation import Row
+from suite.metrics.results import Results
+from suite.metrics.series import Curve, level, middle, over_n, settings, spread, tuned_methods
+from suite.metrics.text import number, rows_of, seeds_and_prompts
 
 #: Levels of one method that are still told apart; odd, so that the middle setting is among them.
 MOST_LEVELS = 5

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.command import UserError
+from suite.benchmark.turns import read_csv
 from suite.figures.cost import COST
 from suite.figures.equal_kl import EQUAL_KL
 from suite.figures.notebook import NOTEBOOK
 from suite.figures.overoptimisation import OVEROPTIMISATION
 from suite.figures.page import StudyFigure, save
 from suite.figures.quality import QUALITY
-from suite.figures.results import Results, command
 from suite.figures.reward_distribution import REWARD_DISTRIBUTION
 from suite.figures.reward_vs_kl import REWARD_VS_KL
 from suite.figures.reward_vs_n import REWARD_VS_N
 from suite.figures.speed import SPEED
 from suite.figures.style import styled
-from suite.speeds import read_csv
+from suite.metrics.results import Results, command
+from suite.runtime.command import UserError
 
 _AGAINST_TRAINED: dict[str, StudyFigure] = {
     "reward_vs_n": REWARD_VS_N,

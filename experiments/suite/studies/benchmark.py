@@ -7,13 +7,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from suite.benchmark_schema import BenchmarkConfig
-from suite.benchmarks import measure
-from suite.command import UserError
-from suite.manifest import manifest, write_json
-from suite.speeds import Speed, read_csv, table, write_csv
+from suite.benchmark.measure import measure
+from suite.benchmark.turns import Speed, read_csv, table, write_csv
+from suite.config.benchmark import BenchmarkConfig
+from suite.config.studies import ReproduceConfig
+from suite.runtime.command import UserError
+from suite.runtime.manifest import manifest, write_json
 from suite.studies.composing import composed
-from suite.studies.schema import ReproduceConfig
 from suite.studies.store import remedy
 
 

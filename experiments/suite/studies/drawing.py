@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from suite.comparison import model_facts, pool_maker, prepare
-from suite.cost import flops_per_token
-from suite.manifest import manifest
-from suite.pools import seconds_spent
-from suite.schema import RunConfig, checked_config
+from suite.comparison.compare import model_facts, pool_maker, prepare
+from suite.config.run import RunConfig, checked_config
+from suite.config.studies import ReproduceConfig
+from suite.metrics.cost import flops_per_token
+from suite.pools.maker import seconds_spent
+from suite.runtime.manifest import manifest
 from suite.studies.composing import composed
-from suite.studies.schema import ReproduceConfig
 from suite.studies.store import save_base, save_facts, save_trained
 from suite.studies.workers import Run, trainings
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from suite.config.studies import FrontierConfig, ReproduceConfig
 from suite.studies import against_trained
 from suite.studies.drawing import Run, draw, run_config, shared_overrides
-from suite.studies.schema import FrontierConfig, ReproduceConfig
 from suite.studies.store import load_study
 
 

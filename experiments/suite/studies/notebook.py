@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from bon.estimators import best_of_n_mean
 from bon.intervals import paired_difference
-from suite.evaluation import Row, Study, named, write_rows
-from suite.manifest import write_json
-from suite.rounding import rounded
+from suite.config.studies import NotebookConfig, ReproduceConfig
+from suite.metrics.evaluation import Row, Study, named, write_rows
+from suite.runtime.files import rounded
+from suite.runtime.manifest import write_json
 from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.protocols import Detection, detection
-from suite.studies.schema import NotebookConfig, ReproduceConfig
 from suite.studies.store import Stored, Trained, load_study
 
 Array = NDArray[np.float64]

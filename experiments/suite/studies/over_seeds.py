@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bon.diversity import best_of_n_distinct
 from bon.estimators import best_of_n_mean
-from bon.frontier import Frontier
+from bon.estimators.diversity import best_of_n_distinct
 from bon.intervals import Interval, jackknife, seeds_mean
 from bon.kl import best_of_n_kl_bound
-from bon.seeds import (
+from bon.tradeoffs.frontier import Frontier
+from bon.tradeoffs.over_seeds import (
     seeds_difference,
     seeds_difference_at,
     seeds_equivalent_n,
@@ -21,10 +21,11 @@ from bon.seeds import (
     seeds_jackknife,
     seeds_overoptimisation,
 )
-from suite.baselines import SPENT
-from suite.cost import Costs, break_even
-from suite.equal_cost import at_equal_flops_over_seeds
-from suite.evaluation import (
+from suite.analysis.equal_cost import at_equal_flops_over_seeds
+from suite.analysis.findings import Findings, Overoptimisation, TrainingPath, common_kls
+from suite.baselines.interface import SPENT
+from suite.metrics.cost import Costs, break_even
+from suite.metrics.evaluation import (
     Columns,
     Row,
     Study,
@@ -36,7 +37,6 @@ from suite.evaluation import (
     request_seconds,
     split_intervals,
 )
-from suite.findings import Findings, Overoptimisation, TrainingPath, common_kls
 from suite.studies.store import Stored, Trained
 
 Array = NDArray[np.float64]
@@ -125,7 +125,7 @@ def _costs(group: Sequence[Measured], seed: int | None) -> Iterator[Row]:
 
 
 def compared_over_seeds(study: Study, group: Sequence[Measured], flops: Array, n: int) -> Findings:
-    """Best-of-n of the base policy against a method's trainings, as `suite.findings.compared`; `flops` [P, N] of best-of-n."""
+    """Best-of-n of the base policy against a method's trainings, as `findings.compared`; `flops` [P, N] of best-of-n."""
     base = study.base
     curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
     targets = np.stack([each.trained.final.scores["gold"].mean(1) for each in group])

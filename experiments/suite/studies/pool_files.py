@@ -15,9 +15,9 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from bon import Candidates
-from suite.command import UserError
-from suite.cost import PROXY_TOKENS
-from suite.pools import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
+from suite.metrics.cost import PROXY_TOKENS
+from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
+from suite.runtime.command import UserError
 
 _FACTS = b"bon.study"
 _SCORES = ("proxy", "gold", MONTE_CARLO, RAO_BLACKWELL)

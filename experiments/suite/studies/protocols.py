@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bon.ranks import ascending
-from bon.subsets import subset_weights
+from bon.estimators.ranks import ascending
+from bon.estimators.subsets import subset_weights
 
 Array = NDArray[np.float64]
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from suite.command import located
-from suite.studies import study
+from suite.config.studies import ReproduceConfig
+from suite.runtime.command import located
 from suite.studies.agreement import disagreements, numbers
-from suite.studies.schema import ReproduceConfig
+from suite.studies.registry import study
 
 
 def reproduce(

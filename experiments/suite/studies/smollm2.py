@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from suite.config.studies import ReproduceConfig, SmolLM2Config
 from suite.studies import against_trained
 from suite.studies.drawing import Run, draw, run_config, shared_overrides
-from suite.studies.schema import ReproduceConfig, SmolLM2Config
 from suite.studies.store import load_study
 
 

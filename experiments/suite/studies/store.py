@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bon import Candidates
-from suite.command import UserError
-from suite.cost import request_flops_at
-from suite.manifest import write_json
-from suite.schema import RunConfig
+from suite.config.run import RunConfig
+from suite.metrics.cost import request_flops_at
+from suite.runtime.command import UserError
+from suite.runtime.manifest import write_json
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool
 
 #: Of everything in a study's folder; a change that old files cannot be read with makes it one more.

@@ -8,14 +8,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from suite import imdb, pretraining
-from suite.command import UserError, located
-from suite.policies import check_files
-from suite.pools import digest
-from suite.schema import RunConfig
+from suite.config.run import RunConfig
+from suite.config.studies import ReproduceConfig, WeakProxyConfig
+from suite.data import imdb
+from suite.models.policies import check_files
+from suite.pools.maker import digest
+from suite.pretrain import embedded_models
+from suite.runtime.command import UserError, located
 from suite.studies import against_trained
 from suite.studies.drawing import draw, run_config, shared_overrides
-from suite.studies.schema import ReproduceConfig, WeakProxyConfig
 from suite.studies.store import load_study
 
 _LAYERS = 2  # of the policy; a judge of few reviews has no use for more
@@ -70,8 +71,8 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
             making = Path(scratch) / "models"
             shutil.copytree(policy, making / "policy")
-            recipe = pretraining.PretrainConfig(output=str(making))
-            recipe.proxy = pretraining.TrainingSettings(
+            recipe = embedded_models.PretrainConfig(output=str(making))
+            recipe.proxy = embedded_models.TrainingSettings(
                 steps=settings.steps,
                 batch_size=32,
                 context=128,
@@ -81,7 +82,7 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
                 seed=1,
             )
             start = time.perf_counter()
-            pretraining.make_labelled_proxy(recipe, splits["proxy"][: settings.labels], _LAYERS)
+            embedded_models.make_labelled_proxy(recipe, splits["proxy"][: settings.labels], _LAYERS)
             (making / _SECONDS).write_text(f"{time.perf_counter() - start:.3f}\n")
             making.rename(folder)
     return made / "proxy"

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
-from suite.baselines import train
-from suite.command import located
-from suite.comparison import Comparison, checkpoint_pools, pool_maker, prepare, training_task
-from suite.schema import RunConfig
+from suite.baselines.interface import train
+from suite.comparison.compare import Comparison, checkpoint_pools, pool_maker, prepare, training_task
+from suite.config.run import RunConfig
+from suite.runtime.command import located
 from suite.studies.store import Trained
 
 #: A setting, as in the rows, and the run that belongs to it.

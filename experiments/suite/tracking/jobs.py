@@ -18,12 +18,13 @@ import yaml
 
 from bon import Candidates
 from bon.estimators import subset_weights
-from suite.baselines import SPENT
-from suite.command import UserError
-from suite.comparison import Outcome, sample_table
-from suite.evaluation import Row, read_rows, select
-from suite.figures import title, tuned_methods
-from suite.pools import digest
+from suite.baselines.interface import SPENT
+from suite.comparison.compare import Outcome, sample_table
+from suite.figures.style import title
+from suite.metrics.evaluation import Row, read_rows, select
+from suite.metrics.series import tuned_methods
+from suite.pools.maker import digest
+from suite.runtime.command import UserError
 from suite.tracking.keys import INTERVAL, values_of
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 from suite.tracking.record import CONFIG, read_state, read_updates

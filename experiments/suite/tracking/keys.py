@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suite.baselines import TRAINERS
-from suite.evaluation import Row
+from suite.baselines.interface import TRAINERS
+from suite.metrics.evaluation import Row
 
 
 @dataclass(frozen=True)

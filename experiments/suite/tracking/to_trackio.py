@@ -13,7 +13,7 @@ from typing import Any
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
 
-from suite.schema import TrackingConfig
+from suite.config.run import TrackingConfig
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 
 

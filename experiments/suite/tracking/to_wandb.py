@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import wandb
 
-from suite.baselines import TRAINERS
-from suite.schema import TrackingConfig
+from suite.baselines.interface import TRAINERS
+from suite.config.run import TrackingConfig
 from suite.tracking.keys import COSTS
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from suite.command import UserError
-from suite.schema import TrackingConfig
+from suite.config.run import TrackingConfig
+from suite.runtime.command import UserError
 from suite.tracking.jobs import read_jobs, training_job, update_entries
 from suite.tracking.protocol import Backend, Job, Mirror
 from suite.tracking.record import UpdateLog, begin, finish

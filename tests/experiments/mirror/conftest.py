@@ -3,8 +3,8 @@
 import pytest
 from tracked import OFFLINE, read_offline, settings, write_run
 
-from suite.tracking import replay
 from suite.tracking.to_wandb import WandbBackend
+from suite.tracking.tracker import replay
 
 
 @pytest.fixture(autouse=True)

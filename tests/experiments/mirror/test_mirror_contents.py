@@ -6,10 +6,11 @@ import pytest
 import wandb
 from tracked import FIGURES, JOBS, history, logged_keys
 
-from suite.schema import TrackingConfig
-from suite.tracking import SAMPLE_COLUMNS, replay
+from suite.config.run import TrackingConfig
+from suite.tracking.jobs import SAMPLE_COLUMNS
 from suite.tracking.keys import look_up
 from suite.tracking.to_wandb import WandbBackend
+from suite.tracking.tracker import replay
 
 
 def test_one_run_a_job_in_one_group(replayed, config):

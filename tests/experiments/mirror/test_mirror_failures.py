@@ -10,12 +10,12 @@ import pytest
 import wandb
 from tracked import JOBS, LOG, OFFLINE, UPDATES, history, read_offline, write_results
 
-from suite.command import UserError
-from suite.schema import TrackingConfig
-from suite.tracking import Tracker, replay
+from suite.config.run import TrackingConfig
+from suite.runtime.command import UserError
 from suite.tracking.jobs import read_jobs
 from suite.tracking.protocol import Job
 from suite.tracking.to_wandb import WandbBackend
+from suite.tracking.tracker import Tracker, replay
 
 
 def followed(config, folder, pools, spoil=lambda update: None):

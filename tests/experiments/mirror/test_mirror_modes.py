@@ -7,11 +7,11 @@ import pytest
 import wandb
 from tracked import LOG, write_results
 
-from suite.command import UserError
-from suite.schema import TrackingConfig
-from suite.tracking import open_backend, open_tracker
+from suite.config.run import TrackingConfig
+from suite.runtime.command import UserError
 from suite.tracking.jobs import read_jobs
 from suite.tracking.to_wandb import WandbBackend
+from suite.tracking.tracker import open_backend, open_tracker
 
 
 @pytest.mark.parametrize("off", ["config", "environment"])

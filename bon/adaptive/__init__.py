@@ -1,0 +1,1 @@
+"""Fewer tokens for the same choice: speculative rejection, optimal stopping, and what they save."""

@@ -1,0 +1,17 @@
+"""Estimates for every n at once from one pool of N candidates per prompt: means, quantiles, win rates, variances."""
+
+from bon.estimators.best_of_n import best_of_n_mean, best_of_n_quantile
+from bon.estimators.subsets import best_of_n_weights, subset_weights
+from bon.estimators.variance import best_of_n_standard_error, best_of_n_variance
+from bon.estimators.win_rates import win_rate, win_rates
+
+__all__ = [
+    "best_of_n_mean",
+    "best_of_n_quantile",
+    "best_of_n_standard_error",
+    "best_of_n_variance",
+    "best_of_n_weights",
+    "subset_weights",
+    "win_rate",
+    "win_rates",
+]

@@ -1,0 +1,26 @@
+"""Confidence intervals: prompts are the sampling unit; where there are several training seeds, seeds first, then prompts."""
+
+from bon.intervals.bootstrap import (
+    Difference,
+    bootstrap_mean,
+    bootstrap_seeds_mean,
+    jackknife,
+    paired_difference,
+    seeds_mean,
+    seeds_standard_error,
+)
+from bon.intervals.power import minimum_detectable_difference, required_prompts
+from bon.intervals.resampling import Interval
+
+__all__ = [
+    "Difference",
+    "Interval",
+    "bootstrap_mean",
+    "bootstrap_seeds_mean",
+    "jackknife",
+    "minimum_detectable_difference",
+    "paired_difference",
+    "required_prompts",
+    "seeds_mean",
+    "seeds_standard_error",
+]

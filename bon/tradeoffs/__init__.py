@@ -1,0 +1,1 @@
+"""Reward against KL or cost: frontiers, over-optimisation, and the same over several training seeds."""

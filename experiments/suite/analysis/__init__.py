@@ -1,0 +1,1 @@
+"""What rows and pools show: paired differences, equal KL, equal cost, over-optimisation."""

@@ -1,0 +1,1 @@
+"""Speed of sampling and of training, against other implementations and the machine's limit."""

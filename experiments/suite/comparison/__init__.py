@@ -1,0 +1,1 @@
+"""A run: best-of-n against a trained policy on the same prompts."""

@@ -1,0 +1,1 @@
+"""Every configuration key and its rules."""

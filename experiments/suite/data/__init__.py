@@ -1,0 +1,1 @@
+"""IMDB and files of prompts, as prompts for every split."""

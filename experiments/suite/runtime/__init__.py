@@ -1,0 +1,1 @@
+"""The machine under a command: paths, files, hashes, devices, processes, the hub; errors as one line."""

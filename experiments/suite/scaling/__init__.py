@@ -1,0 +1,1 @@
+"""Cost at scale: a roofline model, published figures, and what is measured."""
