@@ -57,7 +57,7 @@ class ClassifierReward:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.label = label
-        self._index = matches[0]
+        self.index = matches[0]
         self.batch_tokens = batch_tokens
         context = getattr(model.config, "max_position_embeddings", None) or 512
         self.max_length = max_length or min(context, getattr(tokenizer, "model_max_length", None) or context)
@@ -103,8 +103,8 @@ class ClassifierReward:
         if logits.shape[1] == 1:
             reward = logits[:, 0]
         else:
-            others = torch.cat([logits[:, : self._index], logits[:, self._index + 1 :]], 1)
-            reward = logits[:, self._index] - others.logsumexp(1)
+            others = torch.cat([logits[:, : self.index], logits[:, self.index + 1 :]], 1)
+            reward = logits[:, self.index] - others.logsumexp(1)
         return reward.cpu().numpy()
 
 

@@ -18,9 +18,11 @@ from training_checks import numbers, same_weights, weights, words
 
 from suite.baselines import ppo, rollouts
 from suite.baselines.interface import train
+from suite.baselines.trl_adapters import Critic, critic_kind
 from suite.config.baselines import PPOConfig
 from suite.metrics.cost import flops_per_token
 from suite.models.policies import load_checkpoint
+from suite.runtime.command import UserError
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +119,10 @@ def test_kl_starts_at_zero_at_any_temperature(make_task, tmp_path, temperature):
     assert abs(log[0]["objective/kl"]) < 1e-4
 
 
-@pytest.mark.parametrize("shared_critic", [True, False])
-def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monkeypatch, shared_critic):
-    settings = {"updates": 4, "checkpoint_every": 2, "num_mini_batches": 2, "shared_critic": shared_critic}
+@pytest.mark.parametrize("critic", ["shared", "own"])
+def test_interrupted_and_resumed_equals_uninterrupted(make_task, tmp_path, monkeypatch, critic):
+    small = {"updates": 4, "checkpoint_every": 2, "num_mini_batches": 2}
+    settings = {**small, "critic": critic, "warmup_updates": 1, "critic_warmup_updates": 1}
     whole = train(make_task(tmp_path / "whole", **settings))
 
     with monkeypatch.context() as patch:
@@ -161,7 +164,7 @@ def test_without_what_it_takes_to_go_on_a_stopped_training_begins_anew(two_updat
 
 
 def test_both_critics_start_from_the_same_roll_outs(two_updates, make_task, tmp_path):
-    shared = train(make_task(tmp_path, shared_critic=True))
+    shared = train(make_task(tmp_path, critic="shared"))
     for name in ("objective/scores", "objective/kl", "objective/entropy", "reward/quantile_50", "tokens"):
         assert shared.log[0][name] == pytest.approx(two_updates.log[0][name], abs=1e-5), name
     assert set(load_file(shared.checkpoints[2] / "critic.safetensors")) == {"score.weight"}  # the trunk is the policy's
@@ -194,9 +197,9 @@ def test_nobody_elses_state_moves(make_task, tmp_path, policy):
     assert all(parameter.grad is None for parameter in policy.model.parameters())
 
 
-@pytest.mark.parametrize("shared_critic", [True, False])
-def test_gradients_are_clipped(make_task, tmp_path, stepped, shared_critic):
-    log = train(make_task(tmp_path, max_grad_norm=0.01, shared_critic=shared_critic)).log
+@pytest.mark.parametrize("critic", ["shared", "own"])
+def test_gradients_are_clipped(make_task, tmp_path, stepped, critic):
+    log = train(make_task(tmp_path, max_grad_norm=0.01, critic=critic)).log
     assert len(stepped) == 2 * 2  # updates x epochs
     assert max(stepped) <= 0.01 * (1 + 1e-4)
     # The log keeps the norms as they were before.
@@ -224,6 +227,40 @@ def test_the_learning_rate_falls_to_zero(make_task, tmp_path):
     rates = [row["lr"] for row in log]
     assert rates == sorted(rates, reverse=True)
     assert 0 < rates[-1] < rates[0] <= 3e-4
+
+
+def test_the_policy_stands_still_while_the_critic_learns(make_task, policy, tmp_path):
+    settings = {"updates": 4, "critic_warmup_updates": 2, "critic_learning_rate": 1e-3, "critic": "own"}
+    training = train(make_task(tmp_path, **settings))
+    start = policy.model.state_dict()
+    assert [row["lr"] == 0 for row in training.log] == [True, True, False, False]
+    # Checkpoints hold weights in the precision they are trained in.
+    for update, moved in ((1, False), (2, False), (3, True)):
+        found = load_checkpoint(policy, training.checkpoints[update]).model.state_dict()
+        assert same_weights(found, start) != moved
+    assert training.log[1]["loss/value_avg"] != training.log[0]["loss/value_avg"]
+
+
+def test_the_proxy_is_the_critics_start(make_task, policy, tmp_path, judges):
+    proxy = judges["proxy"]
+    task = make_task(tmp_path, proxy=proxy)
+    critic = Critic(policy.model, critic_kind(task, "auto"), proxy.reward)
+    ids = torch.tensor([policy.tokenizer("a good film")["input_ids"]])
+    with torch.no_grad():
+        value = critic.score(critic.trunk(input_ids=ids).last_hidden_state)[0, -1].item()
+    # With a single output the reward of a text is its value at the text's last token.
+    assert value == pytest.approx(proxy.reward(["a good film"])[0], abs=1e-5)
+    assert all(parameter.requires_grad for parameter in critic.parameters())
+    before = copy.deepcopy(proxy.reward.model.state_dict())
+    train(task)
+    assert same_weights(proxy.reward.model.state_dict(), before)  # the critic is a copy
+
+
+def test_a_proxy_that_is_no_critic(make_task, tmp_path):
+    task = make_task(tmp_path, proxy=words(lambda texts: [0.0] * len(texts)))
+    assert critic_kind(task, "auto") == "own"
+    with pytest.raises(UserError, match=r"baseline\.critic=reward is not allowed"):
+        critic_kind(task, "reward")
 
 
 def test_batches_are_whole_permutations_of_the_training_prompts(make_task, training_prompts, policy, tmp_path):
@@ -265,12 +302,12 @@ def test_one_epoch_of_one_minibatch_has_no_variance_and_no_warning(make_task, tm
     assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float))
 
 
-@pytest.mark.parametrize("shared_critic", [True, False])
-def test_flops_of_an_update_by_counting_its_passes(make_task, policy, tmp_path, shared_critic):
+@pytest.mark.parametrize("critic", ["shared", "own"])
+def test_flops_of_an_update_by_counting_its_passes(make_task, policy, tmp_path, critic):
     # Nothing ends before its six tokens, so every pass is of the whole width.
     task = make_task(
         tmp_path, updates=1, proxy=words(lambda texts: [0.0] * len(texts)), prompts=[[5, 6, 7, 8]] * 8,
-        num_ppo_epochs=3, shared_critic=shared_critic,
+        num_ppo_epochs=3, critic=critic,
     )  # fmt: skip
     (row,) = train(task).log
     assert row["tokens"] == 8 * 6
@@ -281,7 +318,7 @@ def test_flops_of_an_update_by_counting_its_passes(make_task, policy, tmp_path, 
     drawing = rows * ((4 + 5) * trunk + 6 * head)  # the prompt once, then five of the six tokens
     reference = rows * width * (trunk + head)
     values = rows * width * (trunk + value)
-    epoch = 3 * rows * width * (trunk + head + value + (0 if shared_critic else trunk))
+    epoch = 3 * rows * width * (trunk + head + value + (0 if critic == "shared" else trunk))
     assert row["flops"] == drawing + reference + values + 3 * epoch
 
 

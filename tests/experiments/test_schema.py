@@ -118,7 +118,7 @@ def test_good_values(configure, overrides):
     ("baseline", "key"),
     [
         *(("ppo", key) for key in ("num_generations", "best_of", "epochs", "normalize_advantages")),
-        *(("rloo", key) for key in ("vf_coef", "num_ppo_epochs", "shared_critic", "scale_rewards", "best_of")),
+        *(("rloo", key) for key in ("vf_coef", "num_ppo_epochs", "critic", "scale_rewards", "best_of")),
         *(("grpo", key) for key in ("lam", "gamma", "normalize_advantages", "epochs")),
         *(("bon_sft", key) for key in ("kl_coef", "num_generations", "num_mini_batches", "cliprange")),
         *(("none", key) for key in ("kl_coef", "learning_rate", "epochs")),

@@ -25,7 +25,7 @@ from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
 from suite.baselines.interface import Training, TrainingTask
 from suite.baselines.rollouts import POOL
-from suite.baselines.updates import Clock, batch, clipped, falling, resumable, update_row
+from suite.baselines.updates import Clock, adam, batch, clipped, resumable, scheduled, update_row
 from suite.config.baselines import BonSFTConfig
 from suite.metrics.cost import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
@@ -50,10 +50,10 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
         type(task.policy.model).from_pretrained(source, dtype=torch.float32), task.policy.tokenizer, device
     )  # without dropout, as `prepared` leaves it
     trained = list(policy.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
+    optimizer = adam(config, policy)
     if resume:
         restore(resume, optimizer)
-    scheduler = falling(optimizer, config.learning_rate, config.updates, first)
+    scheduler = scheduled(optimizer, config, first)
     norms = clipped(optimizer, trained, config.max_grad_norm)
     checkpoints = Checkpoints(task, policy, optimizer, log)
     clock = Clock()

@@ -34,7 +34,7 @@ from suite.baselines.health import warn
 from suite.baselines.interface import TrainingTask
 from suite.baselines.rollouts import MINIBATCHES, RollOuts
 from suite.baselines.trl_adapters import text_rewards
-from suite.baselines.updates import Clock, batch, clipped, falling, update_row
+from suite.baselines.updates import Clock, adam, batch, clipped, scheduled, update_row
 from suite.config.baselines import GroupRelativeConfig
 from suite.metrics.cost import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
@@ -139,10 +139,10 @@ def train_groups(task: TrainingTask, resume: Path | None, trainer_class: Any, ar
     for model in (policy, reference):
         model.register_forward_pre_hook(_positions, with_kwargs=True)
     trained = list(policy.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
+    optimizer = adam(config, policy)
     if resume:
         restore(resume, optimizer)
-    scheduler = falling(optimizer, config.learning_rate, config.updates, first, steps)
+    scheduler = scheduled(optimizer, config, first, steps)
     roll_outs, reward = RollOuts(policy, reference, task, first), _Reward(task)
     bar = tqdm(total=config.updates, initial=first - 1, desc=f"training {config.name}", unit="update", disable=None)
     norms = clipped(optimizer, trained, config.max_grad_norm)

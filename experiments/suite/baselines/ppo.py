@@ -6,7 +6,8 @@ What stands between TRL's trainer and an honest, fast, repeatable baseline, each
 - roll-outs come from the suite's own token loop, at the temperature and length of the evaluation;
 - prompts of update u, its roll-outs and its minibatches depend on (seed, u) alone, so runs repeat and can go on in the middle;
 - `max_grad_norm` is ignored by the trainer: a hook on the optimizer clips;
-- the critic can be a head on the policy's trunk, whose hidden states the policy's own forward then reuses;
+- the critic starts from the proxy reward's own weights where that reads the policy's tokens, and is trained at a rate of its
+  own, at first alone if so configured; it can also be a head on the policy's trunk, whose hidden states the policy reuses;
 - two `gc.collect()` an update walk over everything that was ever imported: it is frozen first.
 
 Of several processes (`suite.runtime.distributed`) each has its share of the batch, and their gradients are averaged (DDP). The
@@ -34,8 +35,8 @@ from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
 from suite.baselines.interface import Training, TrainingTask
 from suite.baselines.rollouts import RollOuts
-from suite.baselines.trl_adapters import Critic, TextReward
-from suite.baselines.updates import Clock, batch, clipped, falling, own_randomness, resumable, update_row
+from suite.baselines.trl_adapters import Critic, TextReward, critic_kind
+from suite.baselines.updates import Clock, adam, batch, clipped, own_randomness, resumable, scheduled, update_row
 from suite.config import baselines as schema
 from suite.metrics.cost import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
@@ -62,12 +63,12 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     source = resume or Path(task.policy.folder)
     policy = prepared(type(task.policy.model).from_pretrained(source, dtype=torch.float32), tokenizer, device)
     reference = copy.deepcopy(task.policy.model)
-    critic: Any = Critic(policy, config.shared_critic).to(device)
+    critic: Any = Critic(policy, critic_kind(task, config.critic), task.proxy.reward).to(device)
     trained = list(dict.fromkeys([*policy.parameters(), *critic.parameters()]))
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
+    optimizer = adam(config, policy, critic, config.critic_learning_rate or config.learning_rate)
     if resume:
         restore(resume, optimizer, critic)
-    scheduler = falling(optimizer, config.learning_rate, config.updates, first)
+    scheduler = scheduled(optimizer, config, first, standing=config.critic_warmup_updates)
     norms = clipped(optimizer, trained, config.max_grad_norm)
     roll_outs = RollOuts(policy, reference, task, first)
     policy.generate = roll_outs

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from bon.generation.detokenize import decoded
 from bon.rewards import checked_scores
 from suite.baselines.interface import TrainingTask
+from suite.runtime.command import UserError
 
 
 def text_rewards(task: TrainingTask, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:
@@ -53,15 +54,55 @@ class TextReward(nn.Module):
 
 
 class Critic(nn.Module):
-    """A value head, on a trunk of its own or on the policy's."""
+    """A value head on a trunk: the proxy reward's, the policy's own start, or the policy's itself.
+
+    A reward model of the policy's tokens is the best start there is (Stiennon et al. 2020; Ouyang et al. 2022): read at any
+    token, its head already tells the reward of the text so far. Elsewhere the head starts at 0.
+    """
 
     base_model_prefix = "trunk"
 
-    def __init__(self, policy: Any, shared: bool) -> None:
+    def __init__(self, policy: Any, kind: str, reward: Any | None = None) -> None:
         super().__init__()
+        if kind == "reward":
+            assert reward is not None
+            model = reward.model
+            self.trunk = copy.deepcopy(model.base_model).float()
+            self.score = nn.Linear(model.score.in_features, 1, bias=False)
+            others = [label for label in range(len(model.score.weight)) if label != reward.index]
+            with torch.no_grad():
+                self.score.weight[0] = model.score.weight[reward.index]
+                if others:
+                    self.score.weight[0] -= model.score.weight[others].mean(0)
+            self.requires_grad_(True)
+            return
         self.score = nn.Linear(policy.config.hidden_size, 1, bias=False)
         nn.init.zeros_(self.score.weight)
-        self.trunk = _share_trunk(policy) if shared else copy.deepcopy(policy.base_model)
+        self.trunk = _share_trunk(policy) if kind == "shared" else copy.deepcopy(policy.base_model)
+
+
+def critic_kind(task: TrainingTask, wanted: str) -> str:
+    """Return where the critic starts: as `wanted`, where `auto` means `reward` if the proxy can be a critic, else `own`.
+
+    Raises:
+        UserError: `reward` is wanted, and the proxy is no causal classifier of the policy's own tokens.
+    """
+    if wanted not in ("auto", "reward"):
+        return wanted
+    reward = task.proxy.reward
+    model, tokenizer = getattr(reward, "model", None), getattr(reward, "tokenizer", None)
+    fits = (
+        isinstance(getattr(model, "score", None), nn.Linear)
+        and model.score.bias is None
+        and tokenizer.get_vocab() == task.policy.tokenizer.get_vocab()
+        and model.get_input_embeddings().num_embeddings >= len(task.policy.tokenizer)
+    )
+    if wanted == "reward" and not fits:
+        raise UserError(
+            "baseline.critic=reward is not allowed: the proxy reward must be a causal classifier with the policy's tokenizer; "
+            "use baseline.critic=own"
+        )
+    return "reward" if fits else "own"
 
 
 def _share_trunk(policy: Any) -> Any:

@@ -76,13 +76,51 @@ def batch(seed: int, update: int, prompts: int, batch_size: int) -> np.ndarray:
     return np.array([epochs[int(w // prompts)][w % prompts] for w in wanted])
 
 
-def falling(optimizer: Any, learning_rate: float, updates: int, first: int, steps: int = 1) -> Any:
-    """A schedule from `learning_rate` to zero in a straight line, the same for all `steps` of an update; starts at `first`."""
+def scheduled(optimizer: Any, config: TrainedConfig, first: int, steps: int = 1, standing: int = 0) -> Any:
+    """Return the schedule of the learning rate over a training: a rise over `warmup_updates`, then `config.schedule`.
+
+    Args:
+        optimizer: what is scheduled; its first group of parameters is the policy's, a second one the critic's.
+        config: `learning_rate` is the peak; `linear` and `cosine` reach zero after `updates`.
+        first: the update (counted from 1) that comes next; more than 1 after an interruption.
+        steps: optimizer steps of an update, which have one rate.
+        standing: the first so many updates leave the policy where it is, and its schedule begins after them.
+    """
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", learning_rate)
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 1 - min(step // steps, updates - 1) / updates, last_epoch=(first - 1) * steps - 1
-    )
+        group.setdefault("initial_lr", group["lr"])
+    factors = [lambda step: rate_factor(config, step // steps, standing)]
+    factors += [lambda step: rate_factor(config, step // steps)] * (len(optimizer.param_groups) - 1)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors, last_epoch=(first - 1) * steps - 1)
+
+
+def rate_factor(config: TrainedConfig, update: int, standing: int = 0) -> float:
+    """Share of the peak learning rate in an update, counted from 0, of which the first `standing` have none.
+
+    >>> config = TrainedConfig(updates=4, warmup_updates=2, schedule="linear")
+    >>> [rate_factor(config, update) for update in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    if update < standing:
+        return 0.0
+    warmup = standing + config.warmup_updates
+    if update < warmup:
+        return (update - standing + 1) / config.warmup_updates
+    passed = min(update - warmup, config.updates - warmup) / max(config.updates - warmup, 1)
+    if config.schedule == "constant":
+        return 1.0
+    return 1 - passed if config.schedule == "linear" else (1 + math.cos(math.pi * passed)) / 2
+
+
+def adam(config: TrainedConfig, policy: nn.Module, critic: nn.Module | None = None, critic_rate: float = 0.0) -> Any:
+    """Return AdamW without weight decay over a policy and, at a learning rate of its own, a critic.
+
+    What the critic shares with the policy is trained at the policy's rate.
+    """
+    shared = set(policy.parameters())
+    groups: list[dict[str, Any]] = [{"params": list(policy.parameters()), "lr": config.learning_rate}]
+    if critic is not None:
+        groups.append({"params": [p for p in critic.parameters() if p not in shared], "lr": critic_rate})
+    return torch.optim.AdamW(groups, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon, weight_decay=0.0)
 
 
 def clipped(optimizer: Any, parameters: Sequence[Any], limit: float) -> list[float]:

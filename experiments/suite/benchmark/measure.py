@@ -160,9 +160,9 @@ def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
     assert isinstance(task.config, PPOConfig)
     config = replace(task.config, updates=updates, checkpoint_every=updates)
 
-    def ours(shared: bool, precision: str = config.precision) -> list[float]:
+    def ours(critic: str, precision: str = config.precision) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
-            own = replace(config, shared_critic=shared, precision=precision)
+            own = replace(config, critic=critic, precision=precision)
             settings = replace(task, config=own, folder=Path(folder))
             return [row["seconds"] for row in train_ppo(settings).log]
 
@@ -174,12 +174,12 @@ def ppo_speeds(task: TrainingTask, updates: int, rounds: int) -> list[Speed]:
     device, half = task.policy.model.device, {}
     if has_bfloat16(device) and not mixes(device, config.precision):
         half = {
-            "ours, shared critic, bf16": partial(a_minute, partial(ours, True, "bfloat16")),
-            "ours, critic of its own, bf16": partial(a_minute, partial(ours, False, "bfloat16")),
+            "ours, shared critic, bf16": partial(a_minute, partial(ours, "shared", "bfloat16")),
+            "ours, critic of its own, bf16": partial(a_minute, partial(ours, "own", "bfloat16")),
         }
     contenders = {
-        "ours, shared critic": partial(a_minute, partial(ours, True)),
-        "ours, critic of its own": partial(a_minute, partial(ours, False)),
+        "ours, shared critic": partial(a_minute, partial(ours, "shared")),
+        "ours, critic of its own": partial(a_minute, partial(ours, "own")),
         **half,
         "stock TRL": partial(a_minute, lambda: stock_update_seconds(replace(task, config=config))),
     }

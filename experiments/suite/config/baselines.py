@@ -10,6 +10,10 @@ from omegaconf import MISSING
 
 #: Keys that say how a policy is evaluated and kept, not how it is trained.
 EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
+#: Where PPO's critic may start.
+CRITICS = ("auto", "reward", "own", "shared")
+#: How a learning rate goes on after its peak.
+SCHEDULES = ("linear", "cosine", "constant")
 #: What must hold, the key, its value, and what is allowed.
 Rule = tuple[bool, str, Any, str]
 
@@ -59,7 +63,14 @@ class TrainedConfig(BaselineConfig):
     """What every trained baseline has."""
 
     learning_rate: float = 3e-4
-    """At the first update; it falls to zero in a straight line."""
+    """The peak, reached after `warmup_updates`."""
+    warmup_updates: int = 0
+    """Updates over which the learning rate rises to its peak in a straight line."""
+    schedule: str = "linear"
+    """How the learning rate goes on after the peak: `linear` or `cosine`, to zero after the last update; `constant`."""
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     precision: str = "auto"
     """Of matrix products in training: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
@@ -72,6 +83,16 @@ class TrainedConfig(BaselineConfig):
         return [
             *super().rules(),
             (self.learning_rate > 0, "baseline.learning_rate", self.learning_rate, "greater than 0"),
+            (
+                0 <= self.warmup_updates < max(self.updates, 1),
+                "baseline.warmup_updates",
+                self.warmup_updates,
+                f"at least 0 and less than baseline.updates={self.updates}",
+            ),
+            (self.schedule in SCHEDULES, "baseline.schedule", self.schedule, ", ".join(SCHEDULES)),
+            (0 <= self.adam_beta1 < 1, "baseline.adam_beta1", self.adam_beta1, "at least 0 and less than 1"),
+            (0 <= self.adam_beta2 < 1, "baseline.adam_beta2", self.adam_beta2, "at least 0 and less than 1"),
+            (self.adam_epsilon > 0, "baseline.adam_epsilon", self.adam_epsilon, "greater than 0"),
             (self.max_grad_norm > 0, "baseline.max_grad_norm", self.max_grad_norm, "greater than 0"),
             (
                 self.precision in ("auto", "float32", "bfloat16"),
@@ -125,14 +146,28 @@ class PPOConfig(RLConfig):
     gamma: float = 1.0
     lam: float = 0.95
     whiten_rewards: bool = False
-    shared_critic: bool = False
-    """The critic is a linear head on the policy's trunk, half the work of a trunk of its own; it learns less well."""
+    critic: str = "auto"
+    """Where the critic starts: `reward`, from the proxy's own weights; `own`, from a copy of the policy with a new head;
+    `shared`, as a head on the policy's trunk: half the work, and it learns less well; `auto`: `reward` where the proxy reads
+    the policy's tokens, else `own`."""
+    critic_learning_rate: float = 0.0
+    """The critic's peak learning rate, on the same schedule; 0: `learning_rate`."""
+    critic_warmup_updates: int = 0
+    """First updates that train the critic alone; the policy stands still, and its own schedule begins after them."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
         return [
             *super().rules(),
             (self.num_ppo_epochs >= 1, "baseline.num_ppo_epochs", self.num_ppo_epochs, "at least 1"),
+            (self.critic in CRITICS, "baseline.critic", self.critic, ", ".join(CRITICS)),
+            (self.critic_learning_rate >= 0, "baseline.critic_learning_rate", self.critic_learning_rate, "at least 0"),
+            (
+                self.critic_warmup_updates >= 0 and self.critic_warmup_updates + self.warmup_updates < max(self.updates, 1),
+                "baseline.critic_warmup_updates",
+                self.critic_warmup_updates,
+                f"at least 0 and, with baseline.warmup_updates, less than baseline.updates={self.updates}",
+            ),
             (0 <= self.lam <= 1, "baseline.lam", self.lam, "in [0, 1]"),
             (0 <= self.gamma <= 1, "baseline.gamma", self.gamma, "in [0, 1]"),
         ]
