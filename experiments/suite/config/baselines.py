@@ -23,7 +23,9 @@ class BaselineConfig:
     """What every baseline has; alone it is `baseline=none`, which trains nothing."""
 
     name: str = MISSING
+    """Of the baseline; it must be that of the chosen file."""
     updates: int = 32
+    """Updates of the training."""
     batch_size: int = 64
     """Responses an update (of PPO: one for each prompt)."""
     checkpoint_every: int = 8
@@ -69,9 +71,13 @@ class TrainedConfig(BaselineConfig):
     schedule: str = "linear"
     """How the learning rate goes on after the peak: `linear` or `cosine`, to zero after the last update; `constant`."""
     adam_beta1: float = 0.9
+    """Decay of AdamW's first moment, per step."""
     adam_beta2: float = 0.999
+    """Decay of its second moment, per step."""
     adam_epsilon: float = 1e-8
+    """Added to the denominator of its steps."""
     max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
     precision: str = "auto"
     """Of matrix products in training: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
     resumable: bool = True
@@ -113,8 +119,11 @@ class RLConfig(TrainedConfig):
     """What trainers on their own roll-outs have; names as in TRL's PPOConfig where it has them."""
 
     num_mini_batches: int = 1
+    """Optimizer steps in a pass over an update's responses."""
     kl_coef: float = 0.2
+    """Reward, in logits, paid for a nat of KL."""
     cliprange: float = 0.2
+    """Probability ratios are clipped to 1 plus or minus this."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
@@ -141,11 +150,17 @@ class PPOConfig(RLConfig):
 
     name: str = "ppo"
     num_mini_batches: int = 2
+    """Optimizer steps in a pass over an update's responses."""
     num_ppo_epochs: int = 1
+    """Passes over an update's responses."""
     vf_coef: float = 0.1
+    """Weight of the critic's loss."""
     gamma: float = 1.0
+    """Discount of later rewards; 1: none."""
     lam: float = 0.95
+    """Of generalized advantage estimation."""
     whiten_rewards: bool = False
+    """Bring rewards to mean 0 and variance 1 before advantages are computed."""
     critic: str = "auto"
     """Where the critic starts: `reward`, from the proxy's own weights; `own`, from a copy of the policy with a new head;
     `shared`, as a head on the policy's trunk: half the work, and it learns less well; `auto`: `reward` where the proxy reads
@@ -243,10 +258,13 @@ class BonSFTConfig(TrainedConfig):
     """
 
     name: str = "bon_sft"
+    """Of the baseline."""
     best_of: int = 8
+    """Responses drawn to each training prompt; the best is learned."""
     num_prompts: int = 256
     """Training prompts, no more than the updates get to; `best_of` responses are drawn to each, once, from the base policy."""
     epochs: int = 4
+    """Passes over the chosen responses."""
     updates: int = 0
     """Stop after so many updates, even within the epochs; 0: after the epochs."""
     batch_size: int = 32
@@ -287,10 +305,13 @@ class PublishedConfig(BaselineConfig):
     """Of `baseline=published`: a tuned policy that is loaded, not trained."""
 
     name: str = "published"
+    """Of the baseline."""
     path: str = "lvwerra/gpt2-imdb-pos-v2"
     """A folder or a name of the hub; tuned from the run's own policy."""
     revision: str | None = None
+    """Commit on the hub; the newest unless given."""
     updates: int = 1
+    """The step at which the policy stands in tables and figures."""
 
     def told(self) -> str:
         """Which one, for the announcement of a run."""

@@ -26,10 +26,12 @@ class BenchmarkConfig:
     """One benchmark."""
 
     parts: list[str] = field(default_factory=lambda: list(PARTS))
+    """What to measure: `sampler`, `ppo`."""
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
     """Whom the sampler is compared with; `bf16` adds half-precision rows, `compiled` this sampler with `compile=True`,
     `trl` makes a virtual environment with pip."""
     num_prompts: int = 64
+    """Prompts sampled in every round."""
     ns: list[int] = field(default_factory=lambda: [1, 8, 64])
     """Responses a prompt; a table of its own for each."""
     rounds: int = 3
@@ -39,6 +41,7 @@ class BenchmarkConfig:
     updates: int = 5
     """PPO updates a round; the first is not counted."""
     output: str = "results/benchmark"
+    """Where the table is written."""
     cache: str = "cache"
     """Where the virtual environment with TRL 0.24 is kept."""
     task: TaskConfig = field(default_factory=TaskConfig)

