@@ -13,7 +13,7 @@ import torch
 from killed_training import UPDATES
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("killed_training.py")
+SCRIPT = Path(__file__).parents[1] / "killed_training.py"
 #: Checkpoints after whose appearance a training is killed: early, in the middle, and how far into what follows (seconds).
 KILLS = {"early": ("checkpoint-000002", 0.0), "later": ("checkpoint-000009", 0.15)}
 #: Of the clock, not of the training.

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from same_pools import assert_same
 
 from bon import Candidates
 from suite.config.run import SamplingConfig
@@ -14,8 +15,6 @@ from suite.metrics.cost import PROXY_TOKENS
 from suite.metrics.evaluation import Study, curve_rows, select
 from suite.pools import maker as pools
 from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
-
-COLUMNS = ("token_ids", "lengths", "logprobs", "raw_logprobs", "ref_logprobs", "texts")
 
 
 @pytest.fixture(autouse=True)
@@ -53,19 +52,6 @@ def closed(monkeypatch):
         monkeypatch.setattr(pools, "sequence_kl", refuse)
 
     return close
-
-
-def assert_same(one, two):
-    for name in COLUMNS:
-        first, second = getattr(one, name), getattr(two, name)
-        if name == "token_ids":
-            inside = np.arange(first.shape[2]) < one.lengths[..., None]
-            width = min(first.shape[2], second.shape[2])
-            first, second = np.where(inside, first, 0)[..., :width], np.where(inside, second[..., : first.shape[2]], 0)
-        assert (first == second).all(), name
-    assert set(one.scores) == set(two.scores)
-    for name in one.scores:
-        assert (one.scores[name] == two.scores[name]).all(), name
 
 
 def shards(folder):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from test_pools import assert_same
+from same_pools import assert_same
 from training_checks import numbers, same_weights
 from two_processes import Record, small_task
 
@@ -25,7 +25,7 @@ from suite.runtime import command as commands
 from suite.runtime import distributed
 from suite.runtime.command import REPOSITORY, UserError, located
 
-WORKER = Path(__file__).with_name("two_processes.py")
+WORKER = Path(__file__).parents[1] / "two_processes.py"
 TIMEOUT = 600
 
 

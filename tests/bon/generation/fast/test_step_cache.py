@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from host_waits import Waits
 from pool_checks import PROMPTS, assert_same
-from test_host_looks import Waits
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
