@@ -19,8 +19,8 @@ from suite.baselines.interface import TrainingTask
 from suite.runtime import distributed
 from suite.runtime.device import autocast
 
-#: Streams of random numbers derived from the seed (roll-outs have the seed itself).
-MINIBATCHES, ORDER, POOL = 1, 2, 3
+#: Streams of random numbers derived from the seed; the evaluation draws with the seed itself.
+MINIBATCHES, ORDER, POOL, ROLLOUTS = 1, 2, 3, 4
 
 
 class _Record(LogitsProcessor):
@@ -78,7 +78,8 @@ class RollOuts:
         torch.manual_seed(seed)
         begin = distributed.rank() * rows
         own = range(begin, begin + rows)
-        uniforms = np.concatenate([candidate_uniforms(seed, self.update, range(row, row + 1), steps) for row in own])
+        stream = int(np.random.SeedSequence([seed, ROLLOUTS]).generate_state(1, np.uint64)[0])
+        uniforms = np.concatenate([candidate_uniforms(stream, self.update, range(row, row + 1), steps) for row in own])
         device = self.policy.device
         record = _Record()
         with autocast(device, self.precision):  # as the trainer computes the same tokens again

@@ -79,12 +79,24 @@ def _review_task(config: RunConfig) -> Task:
                 f"sampling.max_new_tokens={new} with task.max_prompt_tokens={high} does not fit into the policy's context "
                 f"of {context} tokens"
             )
-        return {split: imdb.make_prompts(splits[split], encode, low, high) for split in imdb.PROMPT_SPLITS}
+        return apart({split: imdb.make_prompts(splits[split], encode, low, high) for split in imdb.PROMPT_SPLITS})
 
     long_enough = {
         split: sum(len(review.text) > imdb.MIN_PROMPT_REVIEW_CHARS for review in splits[split]) for split in imdb.PROMPT_SPLITS
     }
     return Task(long_enough, encoded, facts)
+
+
+def apart(prompts: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+    """Return prompts by split, the training prompts without those that are evaluation prompts too.
+
+    Different reviews begin alike ("This movie is"): of what is evaluated nothing may have been trained on.
+
+    >>> apart({"evaluation": [[1, 2]], "ppo": [[1, 2], [1, 3]]})["ppo"]
+    [[1, 3]]
+    """
+    evaluated = {tuple(ids) for ids in prompts["evaluation"]}
+    return {**prompts, "ppo": [ids for ids in prompts["ppo"] if tuple(ids) not in evaluated]}
 
 
 def _file_task(config: RunConfig) -> Task:
