@@ -23,6 +23,11 @@ from suite.runtime.device import autocast
 MINIBATCHES, ORDER, POOL, ROLLOUTS = 1, 2, 3, 4
 
 
+def rollout_seed(seed: int) -> int:
+    """Return the seed of a training's roll-outs, which share no random numbers with an evaluation by the training's seed."""
+    return int(np.random.SeedSequence([seed, ROLLOUTS]).generate_state(1)[0])
+
+
 class _Record(LogitsProcessor):
     """Keeps the logits that every token was drawn from: TRL computes the roll-outs' log-probabilities from them."""
 
@@ -78,7 +83,7 @@ class RollOuts:
         torch.manual_seed(seed)
         begin = distributed.rank() * rows
         own = range(begin, begin + rows)
-        stream = int(np.random.SeedSequence([seed, ROLLOUTS]).generate_state(1, np.uint64)[0])
+        stream = rollout_seed(seed)
         uniforms = np.concatenate([candidate_uniforms(stream, self.update, range(row, row + 1), steps) for row in own])
         device = self.policy.device
         record = _Record()

@@ -12,6 +12,7 @@ from bon.estimators.diversity import distinct_n
 from bon.kl import sequence_kl
 from suite.baselines import ppo
 from suite.baselines.interface import train
+from suite.baselines.rollouts import rollout_seed
 from suite.baselines.updates import batch
 from suite.config.baselines import GRPOConfig, PPOConfig, RLOOConfig
 from suite.models.policies import load_checkpoint
@@ -36,7 +37,7 @@ def test_the_log_tells_what_the_library_finds(name, temperature, training_task, 
             tuned.tokenizer,
             [task.prompts[p]],
             1,
-            seed=task.seed,
+            seed=rollout_seed(task.seed),
             prompt_ids=[2],  # random numbers of (seed, update, row)
             first_candidate=candidate,
             max_new_tokens=task.sampling.max_new_tokens,
