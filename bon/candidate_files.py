@@ -1,134 +1,131 @@
-"""The Parquet file of a pool: a row a candidate, whole or not at all."""
+"""Parquet files of named columns with a header, whole or not at all. What the columns mean is their owner's affair."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bon.candidates import Candidates
-
 _FORMAT = "bon.candidates.1"
-_FIXED_COLUMNS = (
-    "prompt_id", "candidate_id", "prompt", "response", "prompt_token_ids", "token_ids", "length", "logprob", "raw_logprob",
-    "ref_logprob",
-)  # fmt: skip
 
 
-def save_candidates(pool: Candidates, path: str | os.PathLike[str]) -> None:
-    """What `Candidates.save` does."""
-    table = _table(pool)
+class Ragged(NamedTuple):
+    """A column of lists of whole numbers: all of them in one array, and how many belong to each row [R]."""
+
+    values: NDArray[np.int32]
+    lengths: NDArray[np.integer]
+
+    def taken(self, rows: NDArray[np.integer]) -> Ragged:
+        """Return these rows, in this order."""
+        lengths = self.lengths[rows].astype(np.int64)
+        starts = (np.cumsum(self.lengths) - self.lengths)[rows]
+        inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return Ragged(self.values[np.repeat(starts, lengths) + inside], lengths)
+
+
+class Table(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        columns: name -> numbers [R], texts (object array [R]), or a `Ragged` column.
+        header: what the owner needs to read the columns, as JSON.
+        metadata: what made them, as JSON.
+    """
+
+    columns: dict[str, Any]
+    header: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+def save_table(table: Table, path: str | os.PathLike[str]) -> None:
+    """Write a file. It appears whole or not at all, with the permissions of the one that it replaces, if there is one."""
+    ready = _arrow(table)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less what the user's umask takes away
     try:
-        _write(table, temporary)
-        os.chmod(temporary, 0o644)
+        if path.exists():
+            os.chmod(temporary, path.stat().st_mode & 0o777)
+        _write(ready, temporary)
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def candidates_bytes(pool: Candidates) -> bytes:
-    """The file that `Candidates.save` writes, as bytes: for an object store, or to send to another process."""
+def table_bytes(table: Table) -> bytes:
+    """Return the file that `save_table` writes: for an object store, or to send to another process."""
     buffer = io.BytesIO()
-    _write(_table(pool), buffer)
+    _write(_arrow(table), buffer)
     return buffer.getvalue()
 
 
-def candidates_from_bytes(data: bytes, origin: str = "these bytes") -> Candidates:
-    """What `candidates_bytes` wrote; `origin` is where it came from, for the message when it is not that.
+def load_table(path: str | os.PathLike[str]) -> Table:
+    """Read what `save_table` wrote.
 
     Raises:
-        ValueError: the bytes are no candidates file.
+        ValueError: the file is not such a file.
+    """
+    return _read(path, str(path))
+
+
+def table_from_bytes(data: bytes, origin: str) -> Table:
+    """Read what `table_bytes` wrote; `origin` is where it came from, for the message when it is not that.
+
+    Raises:
+        ValueError: the bytes are no such file.
     """
     return _read(io.BytesIO(data), origin)
 
 
 def _write(table: Any, file: Any) -> None:
-    _pyarrow_parquet().write_table(table, file, compression="zstd")
+    _pyarrow_parquet().write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def _table(pool: Candidates) -> Any:
+def _arrow(table: Table) -> Any:
     _pyarrow_parquet()
     import pyarrow as pa
 
-    clash = set(pool.scores) & set(_FIXED_COLUMNS)
-    if clash:
-        raise ValueError(f"a score cannot be named {sorted(clash)[0]!r}: the file has a column of that name")
-    prompts, candidates = pool.token_ids.shape[:2]
-    prompt_id = np.repeat(np.arange(prompts, dtype=np.int32), candidates)
-    lengths = pool.lengths.reshape(-1)
-    kept = np.arange(pool.token_ids.shape[2]) < pool.lengths[..., None]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    columns: dict[str, Any] = {
-        "prompt_id": prompt_id,
-        "candidate_id": np.tile(np.arange(candidates, dtype=np.int32), prompts),
-        "prompt": pa.array(pool.prompts, pa.string()).take(pa.array(prompt_id)),
-        "response": pa.array(pool.texts.reshape(-1).tolist(), pa.string()),
-        "prompt_token_ids": pa.array([list(ids) for ids in pool.prompt_token_ids], pa.list_(pa.int32())).take(
-            pa.array(prompt_id)
-        ),
-        "token_ids": pa.ListArray.from_arrays(offsets, pool.token_ids[kept].astype(np.int32)),
-        "length": lengths.astype(np.int32),
-        "logprob": pool.logprobs.reshape(-1),
-        "raw_logprob": pool.raw_logprobs.reshape(-1),
-    }
-    if pool.ref_logprobs is not None:
-        columns["ref_logprob"] = pool.ref_logprobs.reshape(-1)
-    columns.update({name: values.reshape(-1) for name, values in pool.scores.items()})
-    header = {"format": _FORMAT, "prompts": prompts, "candidates": candidates, "scores": list(pool.scores)}
-    return pa.table(columns).replace_schema_metadata(
-        {"bon": json.dumps(header), "bon.metadata": json.dumps(dict(pool.metadata))}
-    )
+    def column(values: Any) -> Any:
+        if isinstance(values, Ragged):
+            offsets = np.concatenate([[0], np.cumsum(values.lengths)]).astype(np.int32)
+            return pa.ListArray.from_arrays(offsets, values.values.astype(np.int32))
+        return pa.array(values.tolist(), pa.string()) if values.dtype == object else pa.array(values)
+
+    columns = {name: column(values) for name, values in table.columns.items()}
+    header = {"format": _FORMAT, **table.header}
+    return pa.table(columns).replace_schema_metadata({"bon": json.dumps(header), "bon.metadata": json.dumps(table.metadata)})
 
 
-def load_candidates(path: str | os.PathLike[str]) -> Candidates:
-    """What `Candidates.load` does."""
-    return _read(path, str(path))
-
-
-def _read(file: Any, path: str) -> Candidates:
+def _read(file: Any, origin: str) -> Table:
     parquet = _pyarrow_parquet()
     try:
-        table = parquet.read_table(file)
-        header = json.loads(table.schema.metadata[b"bon"])
-        metadata = json.loads(table.schema.metadata[b"bon.metadata"])
+        # Neither a folder named key=value nor a sidecar adds columns.
+        found = parquet.ParquetFile(file, page_checksum_verification=True).read()
+        header = json.loads(found.schema.metadata[b"bon"])
+        metadata = json.loads(found.schema.metadata[b"bon.metadata"])
+        columns = {name: _column(found[name].combine_chunks()) for name in found.column_names}
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a candidates file, or is damaged ({type(error).__name__}); delete it") from error
-    if header["format"] != _FORMAT:
-        raise ValueError(f"{path} has format {header['format']!r}, this version reads {_FORMAT!r}; delete it")
-    prompts, candidates = header["prompts"], header["candidates"]
+        raise ValueError(f"{origin} is not a candidates file, or is damaged ({type(error).__name__}); delete it") from error
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"{origin} has format {header.get('format')!r}, this version reads {_FORMAT!r}; delete it")
+    return Table(columns, header, metadata)
 
-    def column(name: str) -> NDArray[Any]:
-        return table[name].to_numpy().reshape(prompts, candidates)
 
-    lengths = column("length").astype(np.int32)
-    token_ids = np.zeros((prompts, candidates, int(lengths.max(initial=1))), dtype=np.int32)
-    flat = table["token_ids"].combine_chunks().flatten().to_numpy()
-    token_ids[np.arange(token_ids.shape[2]) < lengths[..., None]] = flat
-    first_rows = np.arange(prompts) * candidates
-    return Candidates(
-        prompts=table["prompt"].take(first_rows).to_pylist(),
-        prompt_token_ids=table["prompt_token_ids"].take(first_rows).to_pylist(),
-        texts=np.array(table["response"].to_pylist(), dtype=object).reshape(prompts, candidates),
-        token_ids=token_ids,
-        lengths=lengths,
-        logprobs=column("logprob"),
-        raw_logprobs=column("raw_logprob"),
-        ref_logprobs=column("ref_logprob") if "ref_logprob" in table.column_names else None,
-        scores={name: column(name) for name in header["scores"]},
-        metadata=metadata,
-    )
+def _column(values: Any) -> Any:
+    import pyarrow as pa
+
+    if isinstance(values.type, pa.ListType):
+        return Ragged(values.flatten().to_numpy(), values.value_lengths().to_numpy())
+    return values.to_numpy(zero_copy_only=False)
 
 
 def _pyarrow_parquet() -> Any:

@@ -10,6 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bon.candidate_files import Ragged, Table, load_table, save_table, table_bytes, table_from_bytes
+from bon.checks import json_values, owned
+
+#: Columns of every file of a pool.
+_COLUMNS = (
+    "prompt_id", "candidate_id", "prompt", "response", "prompt_token_ids", "token_ids", "length", "logprob", "raw_logprob",
+)  # fmt: skip
+
 
 class Rule(Protocol):
     """What `Candidates.select` applies; the rules are in `bon.selection`."""
@@ -34,10 +42,12 @@ class Candidates:
         raw_logprobs: [P, N] the same under the model without any warping.
         ref_logprobs: [P, N] the same as `logprobs` under the reference policy, or None while unknown.
         scores: name -> [P, N] rewards, for example "proxy" and "gold".
-        metadata: what made this pool: sampling settings, policy, seed, tokens, seconds. JSON values only.
+        metadata: what made this pool: sampling settings, policy, seed, tokens, seconds; kept as JSON values.
+
+    A pool owns its arrays, which cannot be written to: what is done to the arrays that it was made from changes no pool.
 
     Raises:
-        ValueError: two fields disagree about P, N or T, or a length lies outside 1..T.
+        ValueError: two fields disagree about P, N or T, a length lies outside 1..T, or metadata is no JSON.
     """
 
     prompts: Sequence[str]
@@ -52,6 +62,7 @@ class Candidates:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._own()
         if self.token_ids.ndim != 3:
             raise ValueError(f"token_ids must be [prompts, candidates, tokens], got shape {self.token_ids.shape}")
         shape = self.token_ids.shape[:2]
@@ -69,6 +80,25 @@ class Candidates:
         if self.lengths.size and not (self.lengths.min() >= 1 and self.lengths.max() <= self.token_ids.shape[2]):
             low, high = self.lengths.min(), self.lengths.max()
             raise ValueError(f"lengths must lie in 1..{self.token_ids.shape[2]}, got {low}..{high}")
+
+    def _own(self) -> None:
+        """Take the arrays as the pool's own, and metadata as JSON."""
+        kinds = {
+            "texts": object,
+            "token_ids": np.int32,
+            "lengths": np.int32,
+            "logprobs": np.float64,
+            "raw_logprobs": np.float64,
+        }
+        own: dict[str, Any] = {name: owned(name, getattr(self, name), kind) for name, kind in kinds.items()}
+        own["prompts"] = list(self.prompts)
+        own["prompt_token_ids"] = [list(ids) for ids in self.prompt_token_ids]
+        if self.ref_logprobs is not None:
+            own["ref_logprobs"] = owned("ref_logprobs", self.ref_logprobs, np.float64)
+        own["scores"] = {name: owned(f"scores[{name!r}]", values, np.float64) for name, values in self.scores.items()}
+        own["metadata"] = json_values(self.metadata, "metadata")
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
 
     @property
     def num_prompts(self) -> int:
@@ -124,11 +154,11 @@ class Candidates:
 
     def with_scores(self, **scores: NDArray[np.floating]) -> Candidates:
         """A copy with these scores [P, N] added or replaced."""
-        return replace(self, scores={**self.scores, **{k: np.asarray(v, dtype=np.float64) for k, v in scores.items()}})
+        return replace(self, scores={**self.scores, **scores})
 
     def with_ref_logprobs(self, ref_logprobs: NDArray[np.floating]) -> Candidates:
         """A copy with the reference policy's log-probabilities [P, N]."""
-        return replace(self, ref_logprobs=np.asarray(ref_logprobs, dtype=np.float64))
+        return replace(self, ref_logprobs=ref_logprobs)
 
     def extended(self, more: Candidates) -> Candidates:
         """This pool with further candidates of the same prompts behind its own.
@@ -181,20 +211,86 @@ class Candidates:
         Raises:
             ValueError: a score has the name of another column.
         """
-        from bon.candidate_files import save_candidates
-
-        save_candidates(self, path)
+        save_table(self._table(), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Candidates:
-        """Read what `save` wrote.
+        """Read what `save` wrote, whatever the order of its rows.
 
         Raises:
-            ValueError: the file is not such a file.
+            ValueError: the file is not such a file, is damaged, or lacks a column or a row.
         """
-        from bon.candidate_files import load_candidates
+        return cls._from_table(load_table(path), str(path))
 
-        return load_candidates(path)
+    def to_bytes(self) -> bytes:
+        """Return the file that `save` writes: for an object store, or to send to another process."""
+        return table_bytes(self._table())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, origin: str = "these bytes") -> Candidates:
+        """Read what `to_bytes` gave; `origin` is where it came from, for messages. Errors as of `load`."""
+        return cls._from_table(table_from_bytes(data, origin), origin)
+
+    def _table(self) -> Table:
+        clash = set(self.scores) & {*_COLUMNS, "ref_logprob"}
+        if clash:
+            raise ValueError(f"a score cannot be named {sorted(clash)[0]!r}: the file has a column of that name")
+        prompts, candidates = self.lengths.shape
+        prompt_id = np.repeat(np.arange(prompts, dtype=np.int32), candidates)
+        prompt_lengths = np.array([len(ids) for ids in self.prompt_token_ids], dtype=np.int64)
+        prompt_ids = [np.tile(np.asarray(ids, dtype=np.int32), candidates) for ids in self.prompt_token_ids]
+        kept = np.arange(self.token_ids.shape[2]) < self.lengths[..., None]
+        columns: dict[str, Any] = {
+            "prompt_id": prompt_id,
+            "candidate_id": np.tile(np.arange(candidates, dtype=np.int32), prompts),
+            "prompt": np.array(self.prompts, dtype=object)[prompt_id],
+            "response": self.texts.reshape(-1),
+            "prompt_token_ids": Ragged(np.concatenate([np.empty(0, np.int32), *prompt_ids]), prompt_lengths[prompt_id]),
+            "token_ids": Ragged(self.token_ids[kept], self.lengths.reshape(-1)),
+            "length": self.lengths.reshape(-1),
+            "logprob": self.logprobs.reshape(-1),
+            "raw_logprob": self.raw_logprobs.reshape(-1),
+        }
+        if self.ref_logprobs is not None:
+            columns["ref_logprob"] = self.ref_logprobs.reshape(-1)
+        columns.update({name: values.reshape(-1) for name, values in self.scores.items()})
+        header = {"prompts": prompts, "candidates": candidates, "scores": list(self.scores)}
+        return Table(columns, header, dict(self.metadata))
+
+    @classmethod
+    def _from_table(cls, table: Table, origin: str) -> Candidates:
+        prompts, candidates, names = table.header["prompts"], table.header["candidates"], table.header["scores"]
+        missing = [name for name in (*_COLUMNS, *names) if name not in table.columns]
+        if missing:
+            raise ValueError(f"{origin} is not a whole candidates file: it has no column {missing[0]!r}; delete it")
+        place = table.columns["prompt_id"].astype(np.int64) * candidates + table.columns["candidate_id"]
+        order = np.argsort(place, kind="stable")
+        if not np.array_equal(place[order], np.arange(prompts * candidates)):
+            raise ValueError(
+                f"{origin} is not a whole candidates file: {prompts} prompts with {candidates} candidates each need as many "
+                "different rows; delete it"
+            )
+
+        def column(name: str) -> NDArray[Any]:
+            return table.columns[name][order].reshape(prompts, candidates)
+
+        lengths = column("length")
+        token_ids = np.zeros((prompts, candidates, int(lengths.max(initial=1))), dtype=np.int32)
+        token_ids[np.arange(token_ids.shape[2]) < lengths[..., None]] = table.columns["token_ids"].taken(order).values
+        firsts = order.reshape(prompts, candidates)[:, 0]
+        of_prompts = table.columns["prompt_token_ids"].taken(firsts)
+        return cls(
+            prompts=table.columns["prompt"][firsts].tolist(),
+            prompt_token_ids=[ids.tolist() for ids in np.split(of_prompts.values, np.cumsum(of_prompts.lengths)[:-1])],
+            texts=column("response"),
+            token_ids=token_ids,
+            lengths=lengths,
+            logprobs=column("logprob"),
+            raw_logprobs=column("raw_logprob"),
+            ref_logprobs=column("ref_logprob") if "ref_logprob" in table.columns else None,
+            scores={name: column(name) for name in names},
+            metadata=table.metadata,
+        )
 
 
 def stacked(pools: Sequence[Candidates]) -> Candidates:

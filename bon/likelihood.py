@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.generation.token_loop import evaluation_mode
-from bon.wrappers import unwrapped
+from bon.wrappers import evaluation_mode, unwrapped
 
 _BATCH_TOKENS = 4096
 #: Logits in one batch, in numbers: 256 MiB in single precision. Whoever reads them makes several copies.

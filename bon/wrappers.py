@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -24,3 +26,16 @@ def unwrapped(model: Any) -> Any:
             f"cannot draw from a PEFT model with virtual tokens ({adapter.peft_type}): use an adapter in the layers"
         )
     return model.get_base_model()
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off inside, and as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

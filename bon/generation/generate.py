@@ -17,8 +17,8 @@ from bon.generation.detokenize import decoded
 from bon.generation.fast.step_cache import CapturedSteps, captured_steps
 from bon.generation.options import reads_positions, resolve_generation_config, sampling_of
 from bon.generation.randomness import candidate_uniforms
-from bon.generation.token_loop import Responses, decode, evaluation_mode
-from bon.wrappers import unwrapped
+from bon.generation.token_loop import Responses, decode
+from bon.wrappers import evaluation_mode, unwrapped
 
 
 def generate_candidates(

@@ -19,8 +19,8 @@ from bon.generation.fast.step_cache import CapturedSteps, captured_steps
 from bon.generation.generate import check_context, check_probabilities
 from bon.generation.options import reads_positions, resolve_generation_config
 from bon.generation.randomness import candidate_uniforms
-from bon.generation.token_loop import Responses, decode, evaluation_mode
-from bon.wrappers import unwrapped
+from bon.generation.token_loop import Responses, decode
+from bon.wrappers import evaluation_mode, unwrapped
 
 #: One response: its prompt and candidate in the pool.
 _Row = tuple[int, int]

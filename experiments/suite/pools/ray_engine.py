@@ -17,7 +17,6 @@ import torch
 from tqdm import tqdm
 
 from bon import Candidates
-from bon.candidate_files import candidates_bytes, candidates_from_bytes
 from suite.config.engine import EngineConfig, StageConfig
 from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_cluster import cluster
@@ -38,7 +37,7 @@ class Drawing:
     def __call__(self, batch: Batch) -> Batch:
         """One unit in, the same unit and its pool out."""
         units = [unit_of(row) for row in batch["unit"]]
-        return {"unit": batch["unit"], "pool": _cells([candidates_bytes(self.recipe.drawn(unit)) for unit in units])}
+        return {"unit": batch["unit"], "pool": _cells([self.recipe.drawn(unit).to_bytes() for unit in units])}
 
 
 class Scoring:
@@ -50,7 +49,7 @@ class Scoring:
     def __call__(self, batch: Batch) -> Batch:
         """Scores and keeps every pool."""
         width = self.recipe.sampling.max_new_tokens
-        pools = [_widened(candidates_from_bytes(data), width) for data in batch["pool"]]
+        pools = [_widened(Candidates.from_bytes(data), width) for data in batch["pool"]]
         return {"bytes": np.array([self.kept(unit_of(row), pool) for row, pool in zip(batch["unit"], pools, strict=True)])}
 
     def kept(self, unit: Unit, pool: Candidates) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bon import Candidates
-from bon.candidate_files import candidates_bytes, candidates_from_bytes
 from suite.runtime.command import UserError, located
 
 #: Where the file system of a protocol comes from, for those that fsspec does not know to name.
@@ -93,11 +92,11 @@ class RemoteShards:
     def load(self, key: str, candidates: range) -> Candidates:
         """One shard."""
         data = self.system.cat_file(f"{self.root}/{key}/{_name(candidates)}")
-        return candidates_from_bytes(data, self.path(key, candidates))
+        return Candidates.from_bytes(data, self.path(key, candidates))
 
     def save(self, key: str, candidates: range, pool: Candidates) -> int:
         """Upload a shard in one piece; its size in bytes."""
-        data = candidates_bytes(pool)
+        data = pool.to_bytes()
         try:
             self.system.pipe_file(f"{self.root}/{key}/{_name(candidates)}", data)
         except Exception as error:

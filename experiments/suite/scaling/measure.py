@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from bon import Candidates
-from bon.candidate_files import candidates_bytes
 from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig
 from suite.data import imdb
 from suite.models.policies import load_judge, load_policy
@@ -103,7 +102,7 @@ def measure(config: ScalingConfig) -> Measured:
 
 def stored(pool: Candidates) -> Stored:
     """What the candidates of a pool take in shards of 32 prompts."""
-    total = sum(len(candidates_bytes(block)) for block in _blocks(pool))
+    total = sum(len(block.to_bytes()) for block in _blocks(pool))
     return Stored(float(pool.lengths.mean()), total / pool.lengths.size)
 
 

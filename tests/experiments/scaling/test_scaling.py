@@ -8,7 +8,6 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bon import generate_candidates
-from bon.candidate_files import candidates_bytes
 from suite.metrics.cost import flops_per_token
 from suite.runtime.command import REPOSITORY, UserError
 from suite.scaling.hardware import A100, ACCELERATORS, H100, POLICIES, PUBLISHED, Accelerator, Language
@@ -135,7 +134,7 @@ def test_shards_are_cut_and_weighed(policy, prompts):
     assert stored(pool).tokens == pool.lengths.mean() > stored(short).tokens
     assert (
         stored(pool).bytes
-        == (len(candidates_bytes(pool.rows(np.arange(32)))) + len(candidates_bytes(pool.rows(np.arange(32, 40))))) / 120
+        == (len(pool.rows(np.arange(32)).to_bytes()) + len(pool.rows(np.arange(32, 40)).to_bytes())) / 120
     )
     assert stored(short).bytes < stored(pool).bytes
 
