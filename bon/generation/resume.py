@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,23 +79,30 @@ def continue_candidates(
     prompt_ids = range(candidates.num_prompts) if prompt_ids is None else prompt_ids
     going = which & ~ended(candidates, config) & (candidates.lengths < limits[:, None])
     width = max(candidates.token_ids.shape[2], int(np.where(going, limits[:, None], 0).max(initial=0)))
-    pool = _widened(candidates, width, config.pad_token_id)
+    pool = _Growing.of(candidates, width, config.pad_token_id)
     budget = batch_tokens(model, max_batch_tokens)
     with evaluation_mode(model), captured_steps(model.device) as captured:
         for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config)):
             for part, responses in _drawn_within_memory(
                 model, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
             ):
-                _write(pool, part, responses)
-    texts = pool.texts.copy()
+                pool.write(part, responses)
+    texts = candidates.texts.copy()
     for p in np.flatnonzero(going.any(axis=1)).tolist():
         at = np.flatnonzero(going[p])
-        texts[p, at] = decoded(tokenizer, [pool.prompt_token_ids[p]], pool.token_ids[p][None, at], pool.lengths[p][None, at])[
-            1
-        ]
+        texts[p, at] = decoded(tokenizer, [pool.prompts[p]], pool.token_ids[p][None, at], pool.lengths[p][None, at])[1]
     tokens, seconds = int(pool.lengths.sum()), time.perf_counter() - start
-    metadata = {**pool.metadata, "tokens": tokens, "seconds": pool.metadata.get("seconds", 0.0) + seconds}
-    return replace(pool, texts=texts, metadata=metadata)
+    return replace(
+        candidates,
+        texts=texts,
+        token_ids=pool.token_ids,
+        lengths=pool.lengths,
+        logprobs=pool.logprobs,
+        raw_logprobs=pool.raw_logprobs,
+        ref_logprobs=None,
+        scores={},
+        metadata={**candidates.metadata, "tokens": tokens, "seconds": candidates.metadata.get("seconds", 0.0) + seconds},
+    )
 
 
 def ended(candidates: Candidates, config: GenerationConfig) -> NDArray[np.bool_]:
@@ -105,27 +112,48 @@ def ended(candidates: Candidates, config: GenerationConfig) -> NDArray[np.bool_]
     return np.isin(last, [] if eos is None else eos)
 
 
-def _widened(candidates: Candidates, width: int, pad: int) -> Candidates:
-    """A copy to write into, with room for `width` tokens."""
-    missing = width - candidates.token_ids.shape[2]
-    return replace(
-        candidates,
-        token_ids=np.pad(candidates.token_ids, ((0, 0), (0, 0), (0, missing)), constant_values=pad),
-        lengths=candidates.lengths.copy(),
-        logprobs=candidates.logprobs.copy(),
-        raw_logprobs=candidates.raw_logprobs.copy(),
-        ref_logprobs=None,
-        scores={},
-    )
+@dataclass
+class _Growing:
+    """Arrays of a pool that are written to while its responses grow; as in `Candidates`."""
+
+    prompts: Sequence[Sequence[int]]
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    logprobs: NDArray[np.float64]
+    raw_logprobs: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, candidates: Candidates, width: int, pad: int) -> _Growing:
+        """Copies of the arrays of a pool, with room for `width` tokens."""
+        missing = width - candidates.token_ids.shape[2]
+        return cls(
+            candidates.prompt_token_ids,
+            np.pad(candidates.token_ids, ((0, 0), (0, 0), (0, missing)), constant_values=pad),
+            candidates.lengths.copy(),
+            candidates.logprobs.copy(),
+            candidates.raw_logprobs.copy(),
+        )
+
+    def write(self, rows: list[_Row], responses: Responses) -> None:
+        """Take in the next tokens of these responses."""
+        token_ids, lengths = responses.token_ids.cpu().numpy(), responses.lengths.cpu().numpy()
+        logprobs, raw_logprobs = responses.logprobs.cpu().numpy(), responses.raw_logprobs.cpu().numpy()
+        check_probabilities(logprobs, [p for p, _ in rows])
+        for i, row in enumerate(rows):
+            begun, more = self.lengths[row], lengths[i]
+            self.token_ids[row][begun : begun + more] = token_ids[i, :more]
+            self.lengths[row] += more
+            self.logprobs[row] += logprobs[i]
+            self.raw_logprobs[row] += raw_logprobs[i]
 
 
 def _batches(
-    pool: Candidates, going: NDArray[np.bool_], limits: NDArray[np.int64], max_batch_tokens: int, uniform: bool
+    pool: _Growing, going: NDArray[np.bool_], limits: NDArray[np.int64], max_batch_tokens: int, uniform: bool
 ) -> Iterator[list[_Row]]:
     """Rows that have begun with equally many tokens share a batch; with `uniform`, also of one prompt length and limit."""
 
     def kind(row: _Row) -> tuple[int, int, int]:
-        return int(pool.lengths[row]), len(pool.prompt_token_ids[row[0]]), int(limits[row[0]])
+        return int(pool.lengths[row]), len(pool.prompts[row[0]]), int(limits[row[0]])
 
     batch: list[_Row] = []
     prompt_width = limit = 0
@@ -143,7 +171,7 @@ def _batches(
 def _drawn_within_memory(
     model: Any,
     config: GenerationConfig,
-    pool: Candidates,
+    pool: _Growing,
     rows: list[_Row],
     limits: NDArray[np.int64],
     prompt_ids: Sequence[int],
@@ -165,7 +193,7 @@ def _drawn_within_memory(
         responses = decode(
             model,
             config,
-            [pool.prompt_token_ids[p] for p, _ in rows],
+            [pool.prompts[p] for p, _ in rows],
             1,
             torch.from_numpy(uniforms[:, begun:]).to(device, torch.float32 if device.type == "mps" else torch.float64),
             torch.tensor(room, device=device),
@@ -184,15 +212,3 @@ def _drawn_within_memory(
     torch.cuda.empty_cache()
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         yield from _drawn_within_memory(model, config, pool, half, limits, prompt_ids, first_candidate, seed, captured)
-
-
-def _write(pool: Candidates, rows: list[_Row], responses: Responses) -> None:
-    token_ids, lengths = responses.token_ids.cpu().numpy(), responses.lengths.cpu().numpy()
-    logprobs, raw_logprobs = responses.logprobs.cpu().numpy(), responses.raw_logprobs.cpu().numpy()
-    check_probabilities(logprobs, [p for p, _ in rows])
-    for i, row in enumerate(rows):
-        begun, more = pool.lengths[row], lengths[i]
-        pool.token_ids[row][begun : begun + more] = token_ids[i, :more]
-        pool.lengths[row] += more
-        pool.logprobs[row] += logprobs[i]
-        pool.raw_logprobs[row] += raw_logprobs[i]
