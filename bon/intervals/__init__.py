@@ -11,6 +11,7 @@ from bon.intervals.bootstrap import (
 )
 from bon.intervals.power import minimum_detectable_difference, required_prompts
 from bon.intervals.resampling import Interval
+from bon.intervals.student import student_mean
 
 __all__ = [
     "Difference",
@@ -23,4 +24,5 @@ __all__ = [
     "required_prompts",
     "seeds_mean",
     "seeds_standard_error",
+    "student_mean",
 ]

@@ -1,1 +1,19 @@
-"""Reward against KL or cost: frontiers, over-optimisation, and the same over several training seeds."""
+"""Reward against KL or cost: frontiers, the KL-regularized optimum, over-optimisation, and several training seeds."""
+
+from bon.tradeoffs.best_of_n_objective import best_of_n_objective
+from bon.tradeoffs.optimum import Optimum, OptimumAtKL, kl_regularized_optimum, optimum_at, optimum_exact
+from bon.tradeoffs.share_of_optimum import BestOfNShare, Share, best_of_n_share, objective_gained, share_of_optimum
+
+__all__ = [
+    "BestOfNShare",
+    "Optimum",
+    "OptimumAtKL",
+    "Share",
+    "best_of_n_objective",
+    "best_of_n_share",
+    "kl_regularized_optimum",
+    "objective_gained",
+    "optimum_at",
+    "optimum_exact",
+    "share_of_optimum",
+]
