@@ -54,40 +54,68 @@ class TextReward(nn.Module):
 
 
 class Critic(nn.Module):
-    """A value head on a trunk: the proxy reward's, the policy's own start, or the policy's itself.
+    """A value head on a trunk: the proxy reward's, a copy of the policy's, or the policy's itself.
 
     A reward model of the policy's tokens is the best start there is (Stiennon et al. 2020; Ouyang et al. 2022): read at any
     token, its head already tells the reward of the text so far. Elsewhere the head starts at 0.
+
+    Args:
+        policy: the language model that is trained.
+        kind: `reward`, `frozen`, `own` or `shared`, as in `PPOConfig.critic`.
+        reward: the proxy; read for `reward` and `frozen` alone.
     """
 
     base_model_prefix = "trunk"
 
     def __init__(self, policy: Any, kind: str, reward: Any | None = None) -> None:
         super().__init__()
-        if kind == "reward":
+        if kind in ("reward", "frozen"):
             assert reward is not None
-            model = reward.model
-            self.trunk = copy.deepcopy(model.base_model).float()
-            self.score = nn.Linear(model.score.in_features, 1, bias=False)
-            others = [label for label in range(len(model.score.weight)) if label != reward.index]
-            with torch.no_grad():
-                self.score.weight[0] = model.score.weight[reward.index]
-                if others:
-                    self.score.weight[0] -= model.score.weight[others].mean(0)
-            self.requires_grad_(True)
+            trunk, self.score = copy.deepcopy(reward.model.base_model).float(), _reward_head(reward)
+            if kind == "frozen":
+                self.reader = trunk  # a module of this one, so that it moves and is counted with it
+                trunk = _read_once(trunk)
+            self.trunk = trunk
+            self.requires_grad_(kind == "reward")
             return
         self.score = nn.Linear(policy.config.hidden_size, 1, bias=False)
         nn.init.zeros_(self.score.weight)
         self.trunk = _share_trunk(policy) if kind == "shared" else copy.deepcopy(policy.base_model)
 
 
+def _reward_head(reward: Any) -> nn.Linear:
+    """Return the head whose value at a text's last token is its reward: a logit, or its distance to the other logits' mean."""
+    weight = reward.model.score.weight.detach().float()
+    others = [label for label in range(len(weight)) if label != reward.index]
+    head = nn.Linear(weight.shape[1], 1, bias=False).to(weight.device)
+    with torch.no_grad():
+        head.weight[0] = weight[reward.index] - (weight[others].mean(0) if others else 0.0)
+    return head
+
+
+def _read_once(trunk: nn.Module) -> Any:
+    """Return a function that runs a trunk that nobody trains, and keeps each row of an update for its mini-batches."""
+    kept: dict[bytes, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def read(input_ids: torch.Tensor, **kwargs: Any) -> SimpleNamespace:
+        keys = [row.tobytes() for row in input_ids.cpu().numpy()]
+        if not all(key in kept for key in keys):
+            hidden = trunk(input_ids=input_ids, **kwargs).hidden_states[-1]
+            kept.clear()
+            kept.update(zip(keys, hidden, strict=True))
+        return SimpleNamespace(hidden_states=[torch.stack([kept[key] for key in keys])])
+
+    return read
+
+
 def critic_kind(task: TrainingTask, wanted: str) -> str:
     """Return where the critic starts: as `wanted`, where `auto` means `reward` if the proxy can be a critic, else `own`.
 
     Raises:
-        UserError: `reward` is wanted, and the proxy is no causal classifier of the policy's own tokens.
+        UserError: `reward` or `frozen` is wanted, and the proxy is no causal classifier of the policy's own tokens.
     """
-    if wanted not in ("auto", "reward"):
+    if wanted not in ("auto", "reward", "frozen"):
         return wanted
     reward = task.proxy.reward
     model, tokenizer = getattr(reward, "model", None), getattr(reward, "tokenizer", None)
@@ -97,12 +125,14 @@ def critic_kind(task: TrainingTask, wanted: str) -> str:
         and tokenizer.get_vocab() == task.policy.tokenizer.get_vocab()
         and model.get_input_embeddings().num_embeddings >= len(task.policy.tokenizer)
     )
-    if wanted == "reward" and not fits:
+    if wanted != "auto" and not fits:
         raise UserError(
-            "baseline.critic=reward is not allowed: the proxy reward must be a causal classifier with the policy's tokenizer; "
-            "use baseline.critic=own"
+            f"baseline.critic={wanted} is not allowed: the proxy reward must be a causal classifier with the policy's "
+            "tokenizer; use baseline.critic=own"
         )
-    return "reward" if fits else "own"
+    if not fits:
+        return "own"
+    return "reward" if wanted == "auto" else wanted
 
 
 def _share_trunk(policy: Any) -> Any:

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 #: Keys that say how a policy is evaluated and kept, not how it is trained.
 EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
 #: Where PPO's critic may start.
-CRITICS = ("auto", "reward", "own", "shared")
+CRITICS = ("auto", "reward", "frozen", "own", "shared")
 #: How a learning rate goes on after its peak.
 SCHEDULES = ("linear", "cosine", "constant")
 #: What must hold, the key, its value, and what is allowed.
@@ -162,7 +162,8 @@ class PPOConfig(RLConfig):
     whiten_rewards: bool = False
     """Bring rewards to mean 0 and variance 1 before advantages are computed."""
     critic: str = "auto"
-    """Where the critic starts: `reward`, from the proxy's own weights; `own`, from a copy of the policy with a new head;
+    """Where the critic starts: `reward`, from the proxy's own weights; `frozen`, the same, and it is not trained, a third
+    fewer FLOPs; `own`, from a copy of the policy with a new head;
     `shared`, as a head on the policy's trunk: half the work, and it learns less well; `auto`: `reward` where the proxy reads
     the policy's tokens, else `own`."""
     critic_learning_rate: float = 0.0

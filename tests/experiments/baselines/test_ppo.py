@@ -256,6 +256,32 @@ def test_the_proxy_is_the_critics_start(make_task, policy, tmp_path, judges):
     assert same_weights(proxy.reward.model.state_dict(), before)  # the critic is a copy
 
 
+def test_a_frozen_critic_reads_each_response_once(make_task, policy, tmp_path, judges, monkeypatch):
+    task = make_task(tmp_path, critic="frozen", num_mini_batches=2, updates=2)
+    read = []
+
+    real = Critic.__init__
+
+    def made(self, *arguments):
+        real(self, *arguments)
+        count = lambda _module, _inputs, kwargs, _output: read.append(len(kwargs["input_ids"]))  # noqa: E731
+        self.reader.register_forward_hook(count, with_kwargs=True)
+
+    monkeypatch.setattr(Critic, "__init__", made)
+    training = train(task)
+    assert sum(read) == 2 * 8  # two epochs of two mini-batches an update, and never again
+    assert not same_weights(weights(training, 1), policy.model.state_dict())
+    # Values of rows in any order are those of the trunk itself.
+    critic = Critic(policy.model, "frozen", judges["proxy"].reward)
+    plain = Critic(policy.model, "reward", judges["proxy"].reward)
+    ids = torch.tensor([[5, 6, 7], [7, 8, 9], [5, 6, 7]])
+    with torch.no_grad():
+        critic.trunk(input_ids=ids, output_hidden_states=True)
+        again = critic.score(critic.trunk(input_ids=ids[[1, 0]]).hidden_states[-1])
+        expected = plain.score(plain.trunk(input_ids=ids[[1, 0]]).last_hidden_state)
+    torch.testing.assert_close(again, expected, atol=1e-5, rtol=0)
+
+
 def test_a_proxy_that_is_no_critic(make_task, tmp_path):
     task = make_task(tmp_path, proxy=words(lambda texts: [0.0] * len(texts)))
     assert critic_kind(task, "auto") == "own"
