@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from suite.benchmark.turns import table
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.run import register
-from suite.runtime.command import located
+from suite.runtime.paths import located
 from suite.studies.benchmark import record
 
 

@@ -6,7 +6,8 @@ python experiments/dashboard.py --replay results/RUN       log from files what W
 """
 
 # isort: off
-from suite.runtime.command import fail, located  # first: the package says in one line what is not installed
+from suite.runtime.command import fail  # first: the package says in one line what is not installed
+from suite.runtime.paths import located
 
 # isort: on
 import argparse
@@ -16,7 +17,7 @@ import json
 from pathlib import Path
 
 from suite.config.run import TrackingConfig
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from suite.config.models import FinetuneConfig
 from suite.config.run import register
-from suite.models.sources import shown_path
 from suite.pretrain.finetune import finetune, read_splits
+from suite.runtime.paths import shown_path
 
 
 @hydra.main(config_path="../conf", config_name="finetune", version_base="1.3")

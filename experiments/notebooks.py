@@ -4,7 +4,8 @@ Their text and code stand in `notebooks/*.py`; this writes the `.ipynb` files be
 """
 
 # isort: off
-from suite.runtime.command import UserError, job  # first: the package says in one line what is not installed
+from suite.runtime.errors import UserError
+from suite.runtime.command import job  # first: the package says in one line what is not installed
 
 # isort: on
 import argparse

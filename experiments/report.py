@@ -1,7 +1,8 @@
 """Write a run as one HTML file: `python experiments/report.py results/headline` makes `results/headline/report.html`."""
 
 # isort: off
-from suite.runtime.command import job, located  # first: the package says in one line what is not installed
+from suite.runtime.command import job  # first: the package says in one line what is not installed
+from suite.runtime.paths import located
 
 # isort: on
 import argparse

@@ -1,7 +1,8 @@
 """Rebuild every figure and table from what `results/` holds; `--from-scratch` runs the studies again. See --help."""
 
 # isort: off
-from suite.runtime.command import command, job, located  # first: the package says in one line what is not installed
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
+from suite.runtime.paths import located
 
 # isort: on
 import sys

@@ -15,8 +15,8 @@ from suite.metrics.evaluation import write_rows
 from suite.reports.html.page import write_report
 from suite.reports.terminal import next_steps, plan, samples, table, verdict
 from suite.runtime import distributed
-from suite.runtime.files import rounded
-from suite.runtime.manifest import manifest, write_json
+from suite.runtime.files import rounded, write_json
+from suite.runtime.manifest import manifest
 from suite.tracking.tracker import open_tracker
 
 

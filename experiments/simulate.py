@@ -1,7 +1,8 @@
 """Write the tables of docs/scaling.md from published figures and from what was measured. `measure=true` measures again."""
 
 # isort: off
-from suite.runtime.command import UserError, command, job  # first: the package says in one line what is not installed
+from suite.runtime.errors import UserError
+from suite.runtime.command import command, job  # first: the package says in one line what is not installed
 
 # isort: on
 import json
@@ -10,8 +11,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.config.run import register
-from suite.runtime.command import located
-from suite.runtime.manifest import manifest, write_json
+from suite.runtime.files import write_json
+from suite.runtime.manifest import manifest
+from suite.runtime.paths import located
 from suite.scaling.measure import Measured, ScalingConfig, measure
 from suite.scaling.tables import tables, written
 

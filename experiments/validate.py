@@ -8,8 +8,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.config.run import register
-from suite.runtime.command import located
-from suite.runtime.manifest import manifest, write_json
+from suite.runtime.files import write_json
+from suite.runtime.manifest import manifest
+from suite.runtime.paths import located
 from suite.studies.interval_coverage import CoverageConfig, measure, table, write_csv
 
 

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from suite.metrics.evaluation import read_rows
-from suite.runtime.command import REPOSITORY
+from suite.runtime.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "gpu.md").read_text()
 FLAT = " ".join(PAGE.split())

@@ -15,7 +15,8 @@ from notebook_outputs import differences
 from bon import Candidates
 from suite.reports import notebooks
 from suite.reports.notebooks import NOTEBOOKS, execute, executed, sources, unexecuted
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 for needed in ("jupytext", "nbval", "nbclient", "ipykernel"):
     pytest.importorskip(needed, reason=f'{needed} is not installed: pip install -e ".[suite,dev]"')

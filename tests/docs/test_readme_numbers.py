@@ -9,7 +9,8 @@ import study_folders
 from suite.metrics.evaluation import Row, read_rows, select, write_rows
 from suite.metrics.results import Results
 from suite.reports import paper_tables, readme
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 
 def test_the_committed_pages_are_what_results_say():

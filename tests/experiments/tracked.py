@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from suite.baselines.interface import Training
 from suite.config.run import TrackingConfig
 from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, training_rows, write_rows
-from suite.runtime.manifest import write_json
+from suite.runtime.files import write_json
 from suite.tracking.record import UpdateLog, begin, finish
 
 UPDATES = 4

@@ -29,8 +29,8 @@ from suite.baselines.updates import Clock, adam, batch, clipped, resumable, sche
 from suite.config.baselines import BonSFTConfig
 from suite.metrics.cost import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
-from suite.pools.maker import digest
 from suite.runtime.device import autocast
+from suite.runtime.hashing import digest
 
 
 def train(task: TrainingTask) -> Training:

@@ -19,7 +19,7 @@ from suite.baselines.interface import TrainingTask
 from suite.config.baselines import EVALUATION_KEYS, BaselineConfig
 from suite.runtime import device as devices
 from suite.runtime import distributed
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 class Checkpoints(TrainerCallback):

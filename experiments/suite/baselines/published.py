@@ -13,7 +13,7 @@ from suite.config.baselines import PublishedConfig
 from suite.config.run import PolicyConfig
 from suite.models.files import here, matching_tokenizer, weights_digest
 from suite.models.policies import PAD_TOKEN
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 def check_published(config: PublishedConfig, tokenizer: Any) -> Path:

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from bon.generation.detokenize import decoded
 from bon.rewards import checked_scores
 from suite.baselines.interface import TrainingTask
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 def text_rewards(task: TrainingTask, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> np.ndarray:

@@ -22,8 +22,8 @@ from suite.baselines.interface import SPENT, Training, TrainingTask
 from suite.baselines.rollouts import ORDER
 from suite.config.baselines import RLConfig, TrainedConfig
 from suite.runtime import distributed
-from suite.runtime.command import UserError
 from suite.runtime.device import trainers_mix
+from suite.runtime.errors import UserError
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 

@@ -23,9 +23,10 @@ from suite.benchmark.turns import Speed, UnavailableError, in_turns, line, reaso
 from suite.config.baselines import PPOConfig
 from suite.config.benchmark import BenchmarkConfig
 from suite.data import imdb
-from suite.models.policies import choose_device, load_judge, load_policy
-from suite.runtime.command import UserError, located
-from suite.runtime.device import has_bfloat16, mixes
+from suite.models.policies import load_judge, load_policy
+from suite.runtime.device import choose_device, has_bfloat16, mixes
+from suite.runtime.errors import UserError
+from suite.runtime.paths import located
 
 
 def measure(config: BenchmarkConfig) -> list[Speed]:

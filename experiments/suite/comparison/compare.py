@@ -32,15 +32,18 @@ from suite.data.tasks import read_task
 from suite.metrics.cost import Costs, request_flops
 from suite.metrics.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
 from suite.models.files import check_label, here, matching_tokenizer
-from suite.models.policies import Judge, Policy, check_files, choose_device, load_checkpoint, load_judge, load_policy
+from suite.models.policies import Judge, Policy, check_files, load_checkpoint, load_judge, load_policy
 from suite.models.rewards import check_function, load_function
-from suite.models.sources import found_path, shown_path
+from suite.models.sources import found_path
 from suite.pools.engines import chosen_engine
-from suite.pools.maker import PoolMaker, digest, seconds_spent
+from suite.pools.maker import PoolMaker, seconds_spent
 from suite.pools.shards import open_shards
 from suite.runtime import device as devices
 from suite.runtime import distributed
-from suite.runtime.command import UserError, located
+from suite.runtime.device import choose_device
+from suite.runtime.errors import UserError
+from suite.runtime.hashing import digest
+from suite.runtime.paths import located, shown_path
 
 _FORMAT = 4
 

@@ -15,7 +15,7 @@ from suite.config.run import (
     TrackingConfig,
     check_writable,
 )
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 PARTS = ("sampler", "ppo")
 RIVALS = ("generate", "bf16", "compiled", "continuous_batching", "trl")

@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass, field
 
 from suite.config.baselines import Rule
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 _EXTRAS = {"ray": ("ray", "scale"), "vllm": ("vllm", "vllm")}
 

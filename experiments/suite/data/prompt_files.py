@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.data.imdb import text_key
-from suite.runtime.command import UserError, found
+from suite.runtime.errors import UserError
+from suite.runtime.paths import found
 
 #: The share of the prompts that train; the others evaluate.
 TRAINING_SHARE = 0.5

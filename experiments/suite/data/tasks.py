@@ -9,7 +9,7 @@ from typing import Any
 from suite.config.run import RunConfig, TaskConfig
 from suite.data import imdb
 from suite.data.prompt_files import read_prompts
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.runtime.hub import fetched
 
 #: From a tokenizer's function and the policy's context to token ids by split.

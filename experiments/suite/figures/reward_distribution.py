@@ -16,7 +16,7 @@ from suite.figures.page import StudyFigure, page
 from suite.figures.style import LABELS, called, colour, line_style, title
 from suite.metrics.results import Results, Scored, command
 from suite.metrics.series import middle, settings, tuned_methods
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 BINS = 40
 #: The n of a study's figure, up to a quarter of its pool: beyond, a density hangs on a few candidates of each prompt.

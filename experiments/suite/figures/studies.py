@@ -19,7 +19,7 @@ from suite.figures.reward_vs_n import REWARD_VS_N
 from suite.figures.speed import SPEED
 from suite.figures.style import styled
 from suite.metrics.results import Results, command
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 _AGAINST_TRAINED: dict[str, StudyFigure] = {
     "reward_vs_n": REWARD_VS_N,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from suite.metrics.evaluation import Row, read_rows
 from suite.metrics.series import over_seeds
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 Array = NDArray[np.float64]
 

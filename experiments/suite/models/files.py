@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoTokenizer
 
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.runtime import hub
-from suite.runtime.command import UserError, found, located
+from suite.runtime.errors import UserError
 from suite.runtime.hashing import CHECKSUMS
+from suite.runtime.paths import found, located
 
 EMBEDDED = "experiments/models"
 WEIGHTS = "model*.safetensors"

@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.import_utils import is_gguf_available
 
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.runtime.files import whole_folder
 from suite.runtime.hashing import CHECKSUMS, file_digest, write_checksums
 

@@ -16,8 +16,8 @@ from suite.config.run import JudgeConfig, PolicyConfig
 from suite.models.files import here, weights_digest
 from suite.models.rewards import FunctionReward, load_function
 from suite.models.sources import found_path
-from suite.runtime.command import UserError
 from suite.runtime.device import choose_dtype, quick_products
+from suite.runtime.errors import UserError
 from suite.runtime.hashing import CHECKSUMS as CHECKSUMS
 from suite.runtime.hashing import write_checksums as write_checksums
 from suite.runtime.hub import commit_of
@@ -67,23 +67,6 @@ class Judge:
     def parameters(self) -> int:
         """Number of parameters of the classifier; a function has none."""
         return sum(parameter.numel() for parameter in self.reward.model.parameters())
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a run: `auto` takes a GPU where there is one.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device={name} is not allowed: must be auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={name}: this machine has no usable CUDA device; use device=auto or device=cpu")
-    return device
 
 
 def own_padding(tokenizer: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from bon.rewards import Reward, RewardError, checked_scores
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 class FunctionReward:

@@ -6,7 +6,8 @@ from huggingface_hub import HfApi, is_offline_mode, try_to_load_from_cache
 
 from suite.config.run import PolicyConfig
 from suite.models.gguf_wheel import unpacked, wheel_gguf
-from suite.runtime.command import REPOSITORY, UserError, located
+from suite.runtime.errors import UserError
+from suite.runtime.paths import located
 
 _SECONDS = 5.0
 
@@ -44,8 +45,3 @@ def on_hub(path: str, revision: str | None = None) -> bool:
     except Exception:  # no answer, a refusal, a repository that is not there: the hub does not have it now
         return False
     return True
-
-
-def shown_path(path: str) -> str:
-    """A path for people and manifests: inside the repository without what stands before it."""
-    return path.removeprefix(f"{REPOSITORY}/")

@@ -7,8 +7,6 @@ engine draws the same shards.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +25,8 @@ from suite.metrics.cost import PROXY_TOKENS, scored_tokens
 from suite.models.policies import Judge, Policy
 from suite.pools.shards import LocalShards, Shards, pieces
 from suite.runtime import distributed
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
+from suite.runtime.hashing import digest
 
 #: The prompts of a shard, and the most candidates of each.
 PROMPT_BLOCK, MOST_CANDIDATES = 32, 256
@@ -38,11 +37,6 @@ BASE_LOGPROB = "base_logprob"
 _FORMAT = 3
 #: Where a shard says what made it.
 _TOLD = "shard"
-
-
-def digest(value: Any) -> str:
-    """A short hash of a JSON value: the name of what it determines."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

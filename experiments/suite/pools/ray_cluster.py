@@ -13,7 +13,8 @@ from typing import Any
 import ray
 
 from suite.config.engine import EngineConfig
-from suite.runtime.command import REPOSITORY, UserError, share_path
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY, share_path
 
 #: Seconds that a cluster may take to accept a connection.
 _PATIENCE = 5.0

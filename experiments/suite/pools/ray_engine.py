@@ -21,7 +21,7 @@ from suite.config.engine import EngineConfig, StageConfig
 from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_cluster import cluster
 from suite.pools.shards import Shards
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 Batch = dict[str, Any]
 #: Shards in one pipeline: what the driver knows of a pipeline grows with it, what an actor loads is loaded again for the next.

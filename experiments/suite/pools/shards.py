@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bon import Candidates
-from suite.runtime.command import UserError, located
+from suite.runtime.errors import UserError
+from suite.runtime.paths import located
 
 #: Where the file system of a protocol comes from, for those that fsspec does not know to name.
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}

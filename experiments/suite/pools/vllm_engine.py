@@ -23,7 +23,7 @@ from bon.likelihood import sequence_logprobs
 from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_engine import Batch, RayEngine, Scoring, row_of, unit_of
 from suite.pools.shards import Shards
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

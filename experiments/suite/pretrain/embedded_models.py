@@ -35,11 +35,11 @@ from transformers import (
 
 from suite.data.corpus import Corpus
 from suite.data.imdb import TRAINING_SPLITS, Review
-from suite.models.policies import choose_device
 from suite.pretrain.distillation import FIRST_JUDGED_TOKEN, JudgedCrops, judge_crops, student_loss
 from suite.pretrain.muon import Muon
-from suite.runtime.command import REPOSITORY, UserError, located
-from suite.runtime.device import autocast
+from suite.runtime.device import autocast, choose_device
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY, located
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 TEACHER = "teacher.json"  # how a judge's teacher was made and how good it is

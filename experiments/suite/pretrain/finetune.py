@@ -18,13 +18,14 @@ from suite.config.run import TaskConfig
 from suite.data import imdb
 from suite.data.corpus import Corpus
 from suite.data.tasks import read_reviews
-from suite.models.policies import Policy, choose_device, load_policy
+from suite.models.policies import Policy, load_policy
 from suite.pretrain.embedded_models import FIRST_JUDGED_TOKEN, language_loss
 from suite.pretrain.held_out import CROPS, accuracy, held_out_perplexity
 from suite.pretrain.resumable_loop import Facts, Finetuning, finished, run
-from suite.runtime.command import UserError, located
-from suite.runtime.device import mixes, quick_products
+from suite.runtime.device import choose_device, mixes, quick_products
+from suite.runtime.errors import UserError
 from suite.runtime.hashing import write_checksums
+from suite.runtime.paths import located
 
 CHARACTERS_PER_TOKEN = 5
 Splits = Mapping[str, Sequence[imdb.Review]]

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from suite.config.models import FinetuneConfig
-from suite.runtime.command import UserError
 from suite.runtime.device import autocast
+from suite.runtime.errors import UserError
 from suite.runtime.files import whole_folder
 
 _FACTS, _LOG = "training.json", "training.jsonl"

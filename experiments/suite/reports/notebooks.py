@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 

@@ -24,7 +24,8 @@ from suite.metrics.results import Results, command
 from suite.metrics.series import MEASURED, level, middle, over_n, settings, tuned_methods
 from suite.metrics.text import number, parts, seeds_of_methods
 from suite.reports import paper_tables
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 README = REPOSITORY / "README.md"
 #: The headline comes from the first of these that there is.

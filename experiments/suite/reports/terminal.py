@@ -15,7 +15,7 @@ from suite.config.run import RunConfig
 from suite.figures.style import title
 from suite.metrics.evaluation import Row, select
 from suite.metrics.series import last_step, tuned_methods
-from suite.models.sources import shown_path
+from suite.runtime.paths import shown_path
 from suite.tracking.jobs import SAMPLE_COLUMNS
 
 _MEASURED_KL = ("rao_blackwell", "bound")

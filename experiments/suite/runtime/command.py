@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -18,10 +17,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from suite.runtime.errors import UserError
+from suite.runtime.paths import share_path
 from suite.runtime.sweeps import repeated
-
-REPOSITORY = Path(__file__).resolve().parents[3]
-
 
 #: Seconds that another process than the first keeps what is wrong to itself: the first has most likely met the same.
 _GRACE = 30.0
@@ -29,21 +27,6 @@ _GRACE = 30.0
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as a scheduler sends it before it kills: a run ends as if it was interrupted, and writes out what it has."""
-
-
-class UserError(Exception):
-    """Something that the user can mend; the message names the key, the value and what is allowed."""
-
-
-def located(path: str | Path) -> Path:
-    """A path from a configuration: relative ones start at the repository, wherever the command was started."""
-    return REPOSITORY / Path(path).expanduser()
-
-
-def found(path: str | Path) -> Path:
-    """A file or folder of the user's: from the working directory where it is there, else as `located`."""
-    here = Path.cwd() / Path(path).expanduser()
-    return here if here.exists() else located(path)
 
 
 def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -57,13 +40,6 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             fail(str(error))
 
     return reported
-
-
-def share_path() -> None:
-    """Processes that this one starts, here or through a scheduler, find `bon` and `suite` where this one has them."""
-    places = [str(REPOSITORY), str(REPOSITORY / "experiments")]
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([*places, *(place for place in known if place and place not in places)])
 
 
 def command(main: Callable[[], None], several: bool = False) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from accelerate.state import AcceleratorState
 
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -93,3 +93,20 @@ def trainers_mix(device: torch.device, precision: str = "auto") -> Iterator[None
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a run: `auto` takes a GPU where there is one.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name} is not allowed: must be auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={name}: this machine has no usable CUDA device; use device=auto or device=cpu")
+    return device

@@ -18,8 +18,9 @@ from torch import distributed
 
 from suite.config.baselines import BaselineConfig, PPOConfig, Rule
 from suite.config.run import RunConfig
-from suite.models.policies import choose_device
-from suite.runtime.command import UserError, located
+from suite.runtime.device import choose_device
+from suite.runtime.errors import UserError
+from suite.runtime.paths import located
 
 #: The longest that a process waits for another that is alive but does not come. One that has died is noticed at once.
 PATIENCE = timedelta(hours=1)

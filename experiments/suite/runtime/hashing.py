@@ -1,9 +1,11 @@
-"""SHA-256 of weights, in the format of sha256sum."""
+"""SHA-256: of weights, in the format of sha256sum; of a value, as the short name of what it determines."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -21,3 +23,8 @@ def write_checksums(folder: Path) -> None:
     temporary = folder / f".{CHECKSUMS}"
     temporary.write_text("\n".join(lines) + "\n")
     temporary.replace(folder / CHECKSUMS)
+
+
+def digest(value: Any) -> str:
+    """A short hash of a JSON value: the name of what it determines."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

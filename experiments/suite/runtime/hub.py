@@ -13,7 +13,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 from tqdm import tqdm
 
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.runtime.hashing import file_digest
 
 #: Configuration, tokenizer and weights of a model; what else a repository holds stays there.

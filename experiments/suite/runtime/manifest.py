@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from suite.runtime.command import REPOSITORY
+from suite.runtime.paths import REPOSITORY
 
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "numpy", "scipy", "hydra-core", "wandb", "matplotlib")
 
@@ -55,10 +52,3 @@ def manifest(**facts: Any) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         **facts,
     }
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -10,7 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from suite.pools.maker import MOST_CANDIDATES, PROMPT_BLOCK
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.scaling.hardware import ACCELERATORS, H100, POLICIES, PUBLISHED, PUT_DOLLARS, STORAGE_DOLLARS, Language
 from suite.scaling.measure import Measured
 from suite.scaling.roofline import Assumptions, ceiling, request, sampling_rate

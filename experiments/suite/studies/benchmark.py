@@ -11,8 +11,9 @@ from suite.benchmark.measure import measure
 from suite.benchmark.turns import Speed, read_csv, table, write_csv
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.studies import ReproduceConfig
-from suite.runtime.command import UserError
-from suite.runtime.manifest import manifest, write_json
+from suite.runtime.errors import UserError
+from suite.runtime.files import write_json
+from suite.runtime.manifest import manifest
 from suite.studies.composing import composed
 from suite.studies.store import remedy
 

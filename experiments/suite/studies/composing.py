@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from suite.runtime.command import REPOSITORY
+from suite.runtime.paths import REPOSITORY
 
 
 def composed(name: str, *overrides: str) -> DictConfig:

@@ -20,8 +20,7 @@ from bon.estimators import best_of_n_mean
 from bon.intervals import paired_difference
 from suite.config.studies import NotebookConfig, ReproduceConfig
 from suite.metrics.evaluation import Row, Study, named, write_rows
-from suite.runtime.files import rounded
-from suite.runtime.manifest import write_json
+from suite.runtime.files import rounded, write_json
 from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.protocols import Detection, detection
 from suite.studies.store import Stored, Trained, load_study

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bon import Candidates
 from suite.metrics.cost import PROXY_TOKENS
 from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 _FACTS = b"bon.study"
 _SCORES = ("proxy", "gold", MONTE_CARLO, RAO_BLACKWELL)

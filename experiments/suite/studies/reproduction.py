@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from suite.config.studies import ReproduceConfig
-from suite.runtime.command import located
+from suite.runtime.paths import located
 from suite.studies.agreement import disagreements, numbers
 from suite.studies.registry import study
 

@@ -20,8 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bon import Candidates
 from suite.config.run import RunConfig
 from suite.metrics.cost import request_flops_at
-from suite.runtime.command import UserError
-from suite.runtime.manifest import write_json
+from suite.runtime.errors import UserError
+from suite.runtime.files import write_json
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool
 
 #: Of everything in a study's folder; a change that old files cannot be read with makes it one more.

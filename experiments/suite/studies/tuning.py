@@ -20,7 +20,8 @@ from tabulate import tabulate
 from suite.baselines.interface import Training, train
 from suite.comparison.compare import prepare, training_task
 from suite.config.run import RunConfig
-from suite.runtime.command import UserError, located
+from suite.runtime.errors import UserError
+from suite.runtime.paths import located
 
 
 @dataclass

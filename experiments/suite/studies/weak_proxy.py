@@ -12,9 +12,10 @@ from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
 from suite.models.policies import check_files
-from suite.pools.maker import digest
 from suite.pretrain import embedded_models
-from suite.runtime.command import UserError, located
+from suite.runtime.errors import UserError
+from suite.runtime.hashing import digest
+from suite.runtime.paths import located
 from suite.studies import against_trained
 from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.store import load_study

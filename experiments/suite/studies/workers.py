@@ -14,7 +14,7 @@ from dataclasses import replace
 from suite.baselines.interface import train
 from suite.comparison.compare import Comparison, checkpoint_pools, pool_maker, prepare, training_task
 from suite.config.run import RunConfig
-from suite.runtime.command import located
+from suite.runtime.paths import located
 from suite.studies.store import Trained
 
 #: A setting, as in the rows, and the run that belongs to it.

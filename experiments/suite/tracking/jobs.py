@@ -23,8 +23,8 @@ from suite.comparison.compare import Outcome, sample_table
 from suite.figures.style import title
 from suite.metrics.evaluation import Row, read_rows, select
 from suite.metrics.series import tuned_methods
-from suite.pools.maker import digest
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
+from suite.runtime.hashing import digest
 from suite.tracking.keys import INTERVAL, values_of
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 from suite.tracking.record import CONFIG, read_state, read_updates

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from suite.runtime.manifest import write_json
+from suite.runtime.files import write_json
 
 CONFIG, UPDATES, STATE = "config.yaml", "updates.jsonl", "tracking.json"
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from suite.config.run import TrackingConfig
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.tracking.jobs import read_jobs, training_job, update_entries
 from suite.tracking.protocol import Backend, Job, Mirror
 from suite.tracking.record import UpdateLog, begin, finish

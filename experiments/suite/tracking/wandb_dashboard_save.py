@@ -7,7 +7,7 @@ from typing import Any
 import wandb
 from wandb_workspaces._graphql import execute_graphql
 
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.tracking.wandb_dashboard import NAME, report, workspace
 
 #: W&B calls a report's views `runs`, and a workspace's `project-view`.

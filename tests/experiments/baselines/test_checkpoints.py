@@ -7,7 +7,7 @@ import pytest
 from suite.baselines.checkpoints import check_same_task, checkpoint_updates
 from suite.baselines.interface import train
 from suite.config.baselines import PPOConfig
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from suite.baselines.group_relative import Hooks
 from suite.baselines.interface import train
 from suite.config.baselines import GRPOConfig, PPOConfig, RLOOConfig
 from suite.models.policies import load_checkpoint
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 KINDS = {"rloo": (RLOOConfig, rloo.Trainer), "grpo": (GRPOConfig, grpo.Trainer)}
 

@@ -22,7 +22,7 @@ from suite.baselines.trl_adapters import Critic, critic_kind
 from suite.config.baselines import PPOConfig
 from suite.metrics.cost import flops_per_token
 from suite.models.policies import load_checkpoint
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

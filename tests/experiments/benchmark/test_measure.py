@@ -19,7 +19,8 @@ from suite.benchmark.gemm_limit import MatrixProducts, check_units, gemm_limit
 from suite.benchmark.turns import UnavailableError
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.run import SamplingConfig
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 CPU = torch.device("cpu")
 ROWS = [

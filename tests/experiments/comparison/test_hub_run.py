@@ -16,7 +16,7 @@ from bon import Candidates
 from suite.comparison.compare import compare, prepare
 from suite.metrics.evaluation import read_rows
 from suite.reports.terminal import table, verdict
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 LABELS = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}, "label2id": {"NEGATIVE": 0, "POSITIVE": 1}}
 SMALL = ["experiment=smoke", "policy=gpt2_imdb", "reward=distilbert_imdb", "task=imdb_hub", "sampling.max_new_tokens=8"]

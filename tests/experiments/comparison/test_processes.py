@@ -23,7 +23,8 @@ from suite.pools import maker as pools
 from suite.pools.maker import PoolMaker
 from suite.runtime import command as commands
 from suite.runtime import distributed
-from suite.runtime.command import REPOSITORY, UserError, located
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY, located
 
 WORKER = Path(__file__).parents[1] / "two_processes.py"
 TIMEOUT = 600

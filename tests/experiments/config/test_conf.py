@@ -12,7 +12,8 @@ from suite.config.baselines import BASELINES, PPOConfig
 from suite.config.run import RunConfig, checked_config
 from suite.config.studies import ReproduceConfig
 from suite.pretrain.embedded_models import PretrainConfig
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 CONF = REPOSITORY / "conf"
 GROUPS = {

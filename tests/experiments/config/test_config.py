@@ -16,7 +16,7 @@ from suite.config.baselines import BASELINES, BonSFTConfig
 from suite.config.run import RunConfig, checked_config
 from suite.data import imdb
 from suite.models.policies import write_checksums
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 BAD = [
     # overrides, the key and value in the message, what the message allows

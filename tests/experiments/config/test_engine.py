@@ -6,7 +6,7 @@ import pytest
 
 from suite.config.engine import EngineConfig
 from suite.pools.engines import chosen_engine
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(

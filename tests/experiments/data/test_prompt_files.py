@@ -7,7 +7,7 @@ import math
 import pytest
 
 from suite.data.prompt_files import TRAINING_SHARE, read_prompts
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 TEXTS = [f"Question number {i}, what do you say?" for i in range(400)]
 

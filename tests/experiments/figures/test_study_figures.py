@@ -20,7 +20,7 @@ from suite.figures.studies import FIGURES, checked_names, draw, loaded
 from suite.metrics.evaluation import Row, select
 from suite.metrics.results import Results
 from suite.metrics.series import over_seeds, over_training, settings, spread
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 SPEEDS = [
     Speed(what, n, name, speed, 0.9 * speed, 1.1 * speed, unit, ratio)

@@ -16,7 +16,7 @@ from suite.models import gguf_wheel, sources
 from suite.models.gguf_wheel import unpacked, wheel_gguf
 from suite.models.policies import load_policy
 from suite.models.sources import found_path
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 gguf = pytest.importorskip("gguf", reason="reads and writes GGUF files: pip install -e '.[smollm2]'")
 from gguf_files import HEADS, KEY_HEADS, SPECIAL, byte_bpe, write_gguf  # noqa: E402

@@ -11,7 +11,7 @@ from suite.config.baselines import GRPOConfig, PPOConfig
 from suite.config.run import PolicyConfig
 from suite.models.files import matching_tokenizer
 from suite.models.policies import load_checkpoint, load_policy, own_padding
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -12,16 +12,9 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from bon import generate_candidates
 from suite.config.run import JudgeConfig, PolicyConfig
-from suite.models.policies import (
-    check_files,
-    choose_device,
-    load_checkpoint,
-    load_judge,
-    load_policy,
-    never_padding,
-    write_checksums,
-)
-from suite.runtime.command import UserError
+from suite.models.policies import check_files, load_checkpoint, load_judge, load_policy, never_padding, write_checksums
+from suite.runtime.device import choose_device
+from suite.runtime.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import pytest
 from suite.comparison.compare import compare, prepare
 from suite.models.rewards import check_function, load_function
 from suite.reports.terminal import plan, table, verdict
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 EXAMPLE = "examples.near_15_words.score"
 CODE = """

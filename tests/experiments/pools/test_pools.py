@@ -14,7 +14,8 @@ from suite.config.run import SamplingConfig
 from suite.metrics.cost import PROXY_TOKENS
 from suite.metrics.evaluation import Study, curve_rows, select
 from suite.pools import maker as pools
-from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, PoolMaker, digest, seconds_per_candidate
+from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, PoolMaker, seconds_per_candidate
+from suite.runtime.hashing import digest
 
 
 @pytest.fixture(autouse=True)

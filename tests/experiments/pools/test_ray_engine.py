@@ -15,7 +15,8 @@ from suite.config.engine import EngineConfig, StageConfig
 from suite.config.run import SamplingConfig
 from suite.pools import maker as pools
 from suite.pools.maker import PoolMaker, Recipe, Unit
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 ray = pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
 with warnings.catch_warnings():

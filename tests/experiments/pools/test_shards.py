@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from suite.pools.shards import LocalShards, open_shards, pieces
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])

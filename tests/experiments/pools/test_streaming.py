@@ -10,7 +10,7 @@ from suite.pools import maker as pools
 from suite.pools.maker import PoolMaker
 from suite.pools.shards import LocalShards
 from suite.pools.streaming import PeakMemory, stream
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from suite.config.engine import EngineConfig, StageConfig
 from suite.config.run import SamplingConfig
 from suite.pools.maker import PoolMaker, Recipe, Unit
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
 

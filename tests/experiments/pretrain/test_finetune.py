@@ -16,7 +16,7 @@ from suite.models.policies import CHECKSUMS, load_judge, load_policy
 from suite.pretrain import finetune as finetuning
 from suite.pretrain.finetune import finetune
 from suite.pretrain.held_out import held_out_perplexity
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 CPU = torch.device("cpu")
 

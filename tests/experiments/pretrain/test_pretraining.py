@@ -19,7 +19,7 @@ from suite.pretrain import embedded_models
 from suite.pretrain.embedded_models import Architecture, PretrainConfig, TrainingSettings
 from suite.pretrain.held_out import accuracy, measure, perplexity
 from suite.pretrain.model_card import write_card
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 CPU = torch.device("cpu")
 SHAPE = Architecture(layers=1, width=16, heads=2, context=128)

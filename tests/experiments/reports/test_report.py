@@ -19,7 +19,8 @@ from suite.reports.html.comparison_table import comparison_table
 from suite.reports.html.page import write_report
 from suite.reports.html.prompt_browser import as_script, browser_data
 from suite.reports.html.run_folder import read_run
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 
 class Page(HTMLParser):

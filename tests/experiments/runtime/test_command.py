@@ -13,7 +13,9 @@ from omegaconf.errors import ConfigKeyError
 
 import suite
 from suite.config.baselines import PPOConfig
-from suite.runtime.command import REPOSITORY, UserError, command, job, located
+from suite.runtime.command import command, job
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY, located
 
 
 def test_paths_start_at_the_repository(monkeypatch, tmp_path):

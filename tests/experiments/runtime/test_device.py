@@ -9,8 +9,8 @@ from accelerate.state import AcceleratorState
 from suite.baselines import updates
 from suite.config.baselines import PPOConfig
 from suite.runtime import device as devices
-from suite.runtime.command import UserError
 from suite.runtime.device import autocast, choose_dtype, determining, has_bfloat16, mixes, trainers_mix
+from suite.runtime.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 VARIABLE = "ACCELERATE_MIXED_PRECISION"

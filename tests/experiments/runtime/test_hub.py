@@ -16,7 +16,7 @@ from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data import imdb, tasks
 from suite.models.files import here
 from suite.models.policies import load_judge, load_policy
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.runtime.hub import fetched
 
 NAME = "someone/policy"

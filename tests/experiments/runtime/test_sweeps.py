@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from suite.config.run import register
 from suite.metrics.evaluation import read_rows
-from suite.runtime.command import REPOSITORY, command, share_path
+from suite.runtime.command import command
+from suite.runtime.paths import REPOSITORY, share_path
 
 submitit = pytest.importorskip("submitit", reason='needs pip install -e ".[scale]"')
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason='needs pip install -e ".[scale]"')

@@ -193,7 +193,7 @@ def test_the_weak_proxy_is_another_judge_and_gold_the_same(first, frontier):
 
 def test_the_place_of_the_weak_proxy_is_as_relative_as_the_cache(first, world, monkeypatch):
     folder, config = world
-    monkeypatch.setattr("suite.runtime.command.REPOSITORY", folder)
+    monkeypatch.setattr("suite.runtime.paths.REPOSITORY", folder)
     made = weak_proxy.weak_proxy(run_config(*config.overrides, "cache=cache"), config.weak_proxy)
     assert (made.parts[:2], made.name) == (("cache", "weak_proxy"), "proxy")
     assert (folder / made / "model.safetensors").is_file()

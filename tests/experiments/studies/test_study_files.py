@@ -17,7 +17,8 @@ from scipy import stats
 from suite.config.run import RunConfig, register
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.metrics.evaluation import Row, write_rows
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 from suite.studies import benchmark, store
 from suite.studies.agreement import Number, agree, disagreements
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from suite.baselines.interface import Training
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.studies import tuning
 from suite.studies.tuning import Trial, table, tune, write_trials
 

@@ -10,7 +10,8 @@ import pytest
 from tracked import LOG, history, read_offline
 
 from suite.config.run import TrackingConfig
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 from suite.tracking.jobs import read_jobs
 from suite.tracking.record import UpdateLog, begin, finish, read_state, read_updates
 from suite.tracking.to_wandb import WandbBackend

@@ -10,7 +10,8 @@ from tracked import logged_keys, read_offline, settings, write_run
 
 from suite.baselines.interface import TRAINERS
 from suite.config.run import TrackingConfig
-from suite.runtime.command import REPOSITORY, UserError
+from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 from suite.tracking.keys import look_up, table
 from suite.tracking.to_wandb import WandbBackend
 from suite.tracking.tracker import replay

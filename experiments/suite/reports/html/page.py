@@ -16,7 +16,7 @@ from suite.reports.html.comparison_table import comparison_table
 from suite.reports.html.prompt_browser import as_script, browser_data
 from suite.reports.html.run_folder import RunFolder, read_run
 from suite.reports.terminal import table_rows
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 _HERE = Path(__file__).parent
 _MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}

@@ -13,7 +13,7 @@ import yaml
 from bon import Candidates
 from suite.metrics.evaluation import Row, read_rows
 from suite.metrics.series import tuned_methods
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 
 _REMEDY = "make the run again with python experiments/run.py"
 #: Figures in the order of the report; others follow by name.

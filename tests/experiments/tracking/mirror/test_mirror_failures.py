@@ -11,7 +11,7 @@ import wandb
 from tracked import JOBS, LOG, OFFLINE, UPDATES, history, read_offline, write_results
 
 from suite.config.run import TrackingConfig
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.tracking.jobs import read_jobs
 from suite.tracking.protocol import Job
 from suite.tracking.to_wandb import WandbBackend

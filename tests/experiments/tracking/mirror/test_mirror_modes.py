@@ -8,7 +8,7 @@ import wandb
 from tracked import LOG, write_results
 
 from suite.config.run import TrackingConfig
-from suite.runtime.command import UserError
+from suite.runtime.errors import UserError
 from suite.tracking.jobs import read_jobs
 from suite.tracking.to_wandb import WandbBackend
 from suite.tracking.tracker import open_backend, open_tracker
