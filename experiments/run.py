@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.analysis.findings import as_json
+from suite.comparison import processes
 from suite.comparison.compare import compare, model_facts, prepare, sample_table
 from suite.config.run import checked_config, register
 from suite.figures.run_figures import draw_run
@@ -25,7 +26,7 @@ from suite.tracking.tracker import open_tracker
 def main(composed: DictConfig) -> None:
     """Resolve, validate, draw, train, evaluate, save, show."""
     config = checked_config(composed)
-    distributed.start(config)
+    processes.start(config)
     comparison = prepare(config)
     if not distributed.first():
         compare(comparison)  # its part of the work; the first process shows and saves

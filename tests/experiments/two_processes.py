@@ -16,6 +16,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "experiments")]
 
 from suite.baselines import checkpoints, ppo, rollouts  # noqa: E402
 from suite.baselines.interface import TrainingTask, train  # noqa: E402
+from suite.comparison import processes  # noqa: E402
 from suite.config.baselines import PPOConfig  # noqa: E402
 from suite.config.run import JudgeConfig, PolicyConfig, RunConfig, SamplingConfig  # noqa: E402
 from suite.models.policies import load_judge, load_policy  # noqa: E402
@@ -119,6 +120,6 @@ def late(models, folder):
 if __name__ == "__main__":
     scene, models, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     if scene == "late":
-        distributed.PATIENCE = timedelta(seconds=5)
-    distributed.start(RunConfig(device="cpu", cache=str(folder), baseline=PPOConfig(**SETTINGS)))
+        processes.PATIENCE = timedelta(seconds=5)
+    processes.start(RunConfig(device="cpu", cache=str(folder), baseline=PPOConfig(**SETTINGS)))
     {"cut": cut, "both": both, "late": late}[scene](models, folder)

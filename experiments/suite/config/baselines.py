@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import MISSING
+
+from suite.config.rules import Rule
 
 #: Keys that say how a policy is evaluated and kept, not how it is trained.
 EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
@@ -14,8 +15,6 @@ EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", 
 CRITICS = ("auto", "reward", "frozen", "own", "shared")
 #: How a learning rate goes on after its peak.
 SCHEDULES = ("linear", "cosine", "constant")
-#: What must hold, the key, its value, and what is allowed.
-Rule = tuple[bool, str, Any, str]
 
 
 @dataclass

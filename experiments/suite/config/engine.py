@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 
-from suite.config.baselines import Rule
+from suite.config.rules import Rule
 from suite.runtime.errors import UserError
 
 _EXTRAS = {"ray": ("ray", "scale"), "vllm": ("vllm", "vllm")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 
-from suite.config.baselines import Rule
-from suite.config.run import PolicyConfig, TaskConfig, check_writable
+from suite.config.rules import Rule, check_writable
+from suite.config.run import PolicyConfig, TaskConfig
 from suite.runtime.errors import UserError
 
 PARTS = ("policy", "proxy", "gold")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from suite.config.baselines import BASELINES, BaselineConfig, Rule
+from suite.config.baselines import BASELINES, BaselineConfig
 from suite.config.engine import EngineConfig
+from suite.config.rules import Rule, check_writable
 from suite.runtime.errors import UserError
-from suite.runtime.paths import located
 
 
 @dataclass
@@ -261,27 +259,6 @@ class RunConfig:
         self.engine.check_packages()
         for key in ("results", "cache"):
             check_writable(key, getattr(self, key))
-
-
-def check_writable(key: str, value: str) -> None:
-    """Refuse a folder that can neither be written to nor made: it is tried, and nothing is left behind.
-
-    Permissions alone do not tell: root has all of them on a file system that takes no files.
-
-    Raises:
-        UserError: names the key and what is in the way.
-    """
-    folder = located(value)
-    existing = folder
-    try:
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if existing == folder:
-            tempfile.TemporaryFile(dir=existing).close()
-        else:
-            os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".writable-"))
-    except OSError as error:
-        reason = f"{existing} is not a folder this user can write to ({error.strerror})"
-        raise UserError(f"{key}={value} cannot be written: {reason}") from None
 
 
 def checked_config(config: DictConfig) -> RunConfig:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from suite.config.baselines import BASELINES, Rule
-from suite.config.run import check_writable
+from suite.config.baselines import BASELINES
+from suite.config.rules import Rule, check_writable
 from suite.runtime.errors import UserError
 
 

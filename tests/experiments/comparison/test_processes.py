@@ -18,6 +18,7 @@ from two_processes import Record, small_task
 from bon import Candidates
 from suite.baselines.checkpoints import described, read_log
 from suite.baselines.interface import train
+from suite.comparison import processes
 from suite.comparison.compare import prepare, training_task
 from suite.pools import maker as pools
 from suite.pools.maker import PoolMaker
@@ -229,9 +230,9 @@ def _first_prompts(cache):
 def test_refused_before_anything_is_loaded_or_joined(overrides, environment, parts, configure, monkeypatch):
     for key, value in {"WORLD_SIZE": "2", **environment}.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(distributed, "_join", lambda *_: pytest.fail("joined"))
+    monkeypatch.setattr(processes, "_join", lambda *_: pytest.fail("joined"))
     with pytest.raises(UserError) as caught:
-        distributed.start(configure(*overrides))
+        processes.start(configure(*overrides))
     for part in parts:
         assert part in str(caught.value)
 
@@ -250,16 +251,16 @@ def test_a_gpu_for_each_process(device, use_cpu, parts, configure, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(UserError) as caught:
-        distributed.check(configure(f"device={device}"), 2)
+        processes.check(configure(f"device={device}"), 2)
     for part in parts:
         assert part in str(caught.value)
 
 
 def test_what_is_allowed(configure, monkeypatch):
     for overrides in ([], ["baseline=none"], ["baseline.batch_size=32", "baseline.whiten_rewards=true"]):
-        distributed.check(configure("device=cpu", *overrides), 2)
+        processes.check(configure("device=cpu", *overrides), 2)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    distributed.start(configure("baseline=rloo"))
+    processes.start(configure("baseline=rloo"))
     assert (distributed.size(), distributed.rank(), distributed.first()) == (1, 0, True)
 
 
@@ -267,7 +268,7 @@ def test_a_cache_that_is_not_shared(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "size", lambda: 2)
     monkeypatch.setattr(distributed, "gathered", lambda rows: rows)  # the other process's answer is missing
     with pytest.raises(UserError, match=f"cache={tmp_path}: 1 of 2 processes do not see it"):
-        distributed._check_shared(str(tmp_path))
+        processes._check_shared(str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
