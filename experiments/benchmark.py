@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from suite.benchmark.turns import table
 from suite.config.benchmark import BenchmarkConfig
-from suite.config.run import register
+from suite.config.registry import register
 from suite.runtime.paths import located
 from suite.studies.benchmark import record
 

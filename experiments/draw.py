@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from suite.comparison.compare import pool_maker, prepare
-from suite.config.run import checked_config, register
+from suite.config.registry import checked_config, register
 from suite.pools.streaming import stream
 
 

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.config.models import FinetuneConfig
-from suite.config.run import register
+from suite.config.registry import register
 from suite.pretrain.finetune import finetune, read_splits
 from suite.runtime.paths import shown_path
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.run import register
+from suite.config.models import PretrainConfig
+from suite.config.registry import register
 from suite.data import imdb
 from suite.models.policies import CHECKSUMS, write_checksums
 from suite.pretrain import embedded_models
@@ -32,7 +33,7 @@ from suite.pretrain.model_card import write_card
 @job
 def main(composed: DictConfig) -> None:
     """Train each of `parts` in turn, measure all, write hashes and the card."""
-    config: embedded_models.PretrainConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
+    config: PretrainConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     splits = imdb.split_reviews(imdb.read_wheel())
     for part in config.parts:
         embedded_models.PARTS[part](config, splits)

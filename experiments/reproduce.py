@@ -10,7 +10,7 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.run import register
+from suite.config.registry import register
 from suite.config.studies import ReproduceConfig
 
 

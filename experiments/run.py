@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from suite.analysis.findings import as_json
 from suite.comparison import processes
 from suite.comparison.compare import compare, model_facts, prepare, sample_table
-from suite.config.run import checked_config, register
+from suite.config.registry import checked_config, register
 from suite.figures.run_figures import draw_run
 from suite.metrics.evaluation import write_rows
 from suite.reports.html.page import write_report

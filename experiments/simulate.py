@@ -10,11 +10,12 @@ import json
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.run import register
+from suite.config.registry import register
+from suite.config.scaling import ScalingConfig
 from suite.runtime.files import write_json
 from suite.runtime.manifest import manifest
 from suite.runtime.paths import located
-from suite.scaling.measure import Measured, ScalingConfig, measure
+from suite.scaling.measure import Measured, measure
 from suite.scaling.tables import tables, written
 
 

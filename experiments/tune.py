@@ -7,11 +7,12 @@ from suite.runtime.command import command, job  # first: the package says in one
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.run import register
+from suite.config.registry import register
+from suite.config.tune import TuneConfig
 from suite.runtime.files import write_json
 from suite.runtime.manifest import manifest
 from suite.runtime.paths import located
-from suite.studies.tuning import TuneConfig, table, tune, write_trials
+from suite.studies.tuning import table, tune, write_trials
 
 
 @hydra.main(config_path="../conf", config_name="tune", version_base="1.3")

@@ -7,11 +7,12 @@ from suite.runtime.command import command, job  # first: the package says in one
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.run import register
+from suite.config.coverage import CoverageConfig
+from suite.config.registry import register
 from suite.runtime.files import write_json
 from suite.runtime.manifest import manifest
 from suite.runtime.paths import located
-from suite.studies.interval_coverage import CoverageConfig, measure, table, write_csv
+from suite.studies.interval_coverage import measure, table, write_csv
 
 
 @hydra.main(config_path="../conf", config_name="coverage", version_base="1.3")

@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from suite.config.meanings import Key, key_meanings
-from suite.config.run import register
+from suite.config.registry import register
 
 
 @dataclass

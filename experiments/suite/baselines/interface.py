@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from suite.config.baselines import TRAINERS
 from suite.config.run import BaselineConfig, SamplingConfig
 from suite.models.policies import Judge, Policy
 
-#: The modules here that train; each is imported when it is asked for.
-TRAINERS = ("ppo", "rloo", "grpo", "bon_sft", "published")
 #: What a training is charged for, in its log and in `Training`.
 SPENT = ("tokens", "reward_tokens", "flops", "seconds")
 

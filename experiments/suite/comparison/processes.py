@@ -107,7 +107,8 @@ def _check_shared(cache: str) -> None:
         marker.touch()
     distributed.barrier()
     seen = distributed.total(marker.exists())
+    size = distributed.size()
     if distributed.first():
         marker.unlink()
-    if seen < distributed.size():
-        raise UserError(f"cache={cache}: {distributed.size() - seen} of {distributed.size()} processes do not see it; it must be on a disk they share")
+    if seen < size:
+        raise UserError(f"cache={cache}: {size - seen} of {size} processes do not see it; it must be on a disk they share")

@@ -9,6 +9,9 @@ from omegaconf import MISSING
 
 from suite.config.rules import Rule
 
+#: The modules of `suite.baselines` that train; each is imported when it is asked for.
+TRAINERS = ("ppo", "rloo", "grpo", "bon_sft", "published")
+
 #: Keys that say how a policy is evaluated and kept, not how it is trained.
 EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
 #: Where PPO's critic may start.

@@ -1,4 +1,4 @@
-"""Every key of `experiments/finetune.py`: type, default, meaning; and what must hold, checked before anything is loaded."""
+"""Every key of `experiments/finetune.py` and `experiments/pretrain.py`: type, default, meaning; and what must hold."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from suite.config.rules import Rule, check_writable
 from suite.config.run import PolicyConfig, TaskConfig
 from suite.runtime.errors import UserError
+from suite.runtime.paths import REPOSITORY
 
 PARTS = ("policy", "proxy", "gold")
 
@@ -74,3 +75,65 @@ class FinetuneConfig:
         if self.lora_rank and importlib.util.find_spec("peft") is None:
             raise UserError(f'lora_rank={self.lora_rank}: peft is not installed; pip install -e ".[smollm2]", or lora_rank=0')
         check_writable("output", self.output)
+
+
+@dataclass
+class TrainingSettings:
+    """One training run: `context` in tokens, peak learning rates (`matrix_`: Muon's)."""
+
+    steps: int
+    """Optimizer steps."""
+    batch_size: int = 16
+    """Texts per step."""
+    context: int = 256
+    """Tokens of each."""
+    learning_rate: float = 2e-3
+    """Of AdamW, at its peak."""
+    matrix_learning_rate: float = 0.02
+    """Of Muon, for matrices, at its peak."""
+    warmup_steps: int = 100
+    """Steps in which the learning rate rises."""
+    seed: int = 0
+    """Of new weights and of the order of texts."""
+
+
+@dataclass
+class Architecture:
+    """The shape of a GPT-2 trunk."""
+
+    layers: int = 4
+    """Blocks of the transformer."""
+    width: int = 256
+    """Size of a hidden state."""
+    heads: int = 4
+    """Attention heads of a block."""
+    context: int = 256
+    """Longest text, in tokens."""
+
+
+@dataclass
+class PretrainConfig:
+    """Keys of `experiments/pretrain.py`."""
+
+    parts: list[str] = field(default_factory=lambda: ["policy", "proxy", "gold"])
+    """What to train: `policy`, `proxy`, `gold`."""
+    output: str = str(REPOSITORY / "experiments/models/tiny")
+    """Where the models are written."""
+    vocab_size: int = 4096
+    """Tokens of the vocabulary."""
+    policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
+    proxy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2000, batch_size=256, context=128, seed=2))
+    gold: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(
+            steps=2000, batch_size=256, context=128, learning_rate=1e-3, matrix_learning_rate=0.01, seed=1
+        )
+    )
+    shape: Architecture = field(default_factory=Architecture)
+    """Of the policy, and so of the gold reward, which starts from it."""
+    proxy_shape: Architecture = field(default_factory=lambda: Architecture(width=320, heads=5))
+    teachers: str = "cache/models/smollm2_imdb"
+    """The folder with the classifiers `proxy` and `gold` of `experiments/finetune.py`."""
+    crops: int = 150_000
+    """How many crops each teacher judges."""
+    device: str = "auto"
+    """As in `experiments/run.py`."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
-from suite.config.baselines import BASELINES, BaselineConfig
+from suite.config.baselines import BaselineConfig
 from suite.config.engine import EngineConfig
 from suite.config.rules import Rule, check_writable
 from suite.runtime.errors import UserError
@@ -259,37 +258,3 @@ class RunConfig:
         self.engine.check_packages()
         for key in ("results", "cache"):
             check_writable(key, getattr(self, key))
-
-
-def checked_config(config: DictConfig) -> RunConfig:
-    """The composed configuration as dataclasses, checked.
-
-    Raises:
-        UserError: as `RunConfig.check`.
-    """
-    run: RunConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
-    run.check()
-    return run
-
-
-def register() -> None:
-    """Make the schemas known to Hydra: the files in `conf/` name them in their defaults lists."""
-    from suite.config.benchmark import BenchmarkConfig
-    from suite.config.models import FinetuneConfig
-    from suite.config.studies import ReproduceConfig
-    from suite.pretrain.embedded_models import PretrainConfig
-    from suite.scaling.measure import ScalingConfig
-    from suite.studies.interval_coverage import CoverageConfig
-    from suite.studies.tuning import TuneConfig
-
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
-    for name, node in BASELINES.items():
-        store.store(name=f"{name}_schema", node=node)
-    store.store(name="benchmark_schema", node=BenchmarkConfig)
-    store.store(name="pretrain_schema", node=PretrainConfig)
-    store.store(name="coverage_schema", node=CoverageConfig)
-    store.store(name="tune_schema", node=TuneConfig)
-    store.store(name="reproduce_schema", node=ReproduceConfig)
-    store.store(name="scaling_schema", node=ScalingConfig)
-    store.store(name="finetune_schema", node=FinetuneConfig)

@@ -10,6 +10,10 @@ from suite.config.baselines import BASELINES
 from suite.config.rules import Rule, check_writable
 from suite.runtime.errors import UserError
 
+#: The modules of `suite.studies` that are studies, in the order in which they run; those of the embedded models, and all.
+EMBEDDED = ("frontier", "weak_proxy", "notebook", "benchmark")
+STUDIES = (*EMBEDDED, "smollm2")
+
 
 @dataclass
 class FrontierConfig:
@@ -167,7 +171,6 @@ class ReproduceConfig:
     @property
     def chosen(self) -> list[str]:
         """The studies to rebuild or run, in order."""
-        from suite.studies.registry import EMBEDDED, STUDIES
 
         if self.studies is None:
             return list(EMBEDDED if self.from_scratch else STUDIES)
@@ -179,7 +182,6 @@ class ReproduceConfig:
         Raises:
             UserError: names the key, its value and what is allowed.
         """
-        from suite.studies.registry import STUDIES
 
         for name in self.chosen:
             if name not in STUDIES:

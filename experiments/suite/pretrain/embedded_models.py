@@ -15,7 +15,6 @@ import copy
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,78 +32,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from suite.config.models import Architecture, PretrainConfig, TrainingSettings
 from suite.data.corpus import Corpus
 from suite.data.imdb import TRAINING_SPLITS, Review
 from suite.pretrain.distillation import FIRST_JUDGED_TOKEN, JudgedCrops, judge_crops, student_loss
 from suite.pretrain.muon import Muon
 from suite.runtime.device import autocast, choose_device
 from suite.runtime.errors import UserError
-from suite.runtime.paths import REPOSITORY, located
+from suite.runtime.paths import located
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 TEACHER = "teacher.json"  # how a judge's teacher was made and how good it is
-
-
-@dataclass
-class TrainingSettings:
-    """One training run: `context` in tokens, peak learning rates (`matrix_`: Muon's)."""
-
-    steps: int
-    """Optimizer steps."""
-    batch_size: int = 16
-    """Texts per step."""
-    context: int = 256
-    """Tokens of each."""
-    learning_rate: float = 2e-3
-    """Of AdamW, at its peak."""
-    matrix_learning_rate: float = 0.02
-    """Of Muon, for matrices, at its peak."""
-    warmup_steps: int = 100
-    """Steps in which the learning rate rises."""
-    seed: int = 0
-    """Of new weights and of the order of texts."""
-
-
-@dataclass
-class Architecture:
-    """The shape of a GPT-2 trunk."""
-
-    layers: int = 4
-    """Blocks of the transformer."""
-    width: int = 256
-    """Size of a hidden state."""
-    heads: int = 4
-    """Attention heads of a block."""
-    context: int = 256
-    """Longest text, in tokens."""
-
-
-@dataclass
-class PretrainConfig:
-    """Keys of `experiments/pretrain.py`."""
-
-    parts: list[str] = field(default_factory=lambda: ["policy", "proxy", "gold"])
-    """What to train: `policy`, `proxy`, `gold`."""
-    output: str = str(REPOSITORY / "experiments/models/tiny")
-    """Where the models are written."""
-    vocab_size: int = 4096
-    """Tokens of the vocabulary."""
-    policy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2700))
-    proxy: TrainingSettings = field(default_factory=lambda: TrainingSettings(steps=2000, batch_size=256, context=128, seed=2))
-    gold: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(
-            steps=2000, batch_size=256, context=128, learning_rate=1e-3, matrix_learning_rate=0.01, seed=1
-        )
-    )
-    shape: Architecture = field(default_factory=Architecture)
-    """Of the policy, and so of the gold reward, which starts from it."""
-    proxy_shape: Architecture = field(default_factory=lambda: Architecture(width=320, heads=5))
-    teachers: str = "cache/models/smollm2_imdb"
-    """The folder with the classifiers `proxy` and `gold` of `experiments/finetune.py`."""
-    crops: int = 150_000
-    """How many crops each teacher judges."""
-    device: str = "auto"
-    """As in `experiments/run.py`."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:

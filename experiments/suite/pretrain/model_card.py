@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from suite.pretrain.embedded_models import PARTS, TEACHER, PretrainConfig
+from suite.config.models import PretrainConfig
+from suite.pretrain.embedded_models import PARTS, TEACHER
 
 
 def write_card(config: PretrainConfig, found: dict[str, float], checksums: str) -> None:

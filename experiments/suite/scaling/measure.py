@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,36 +12,13 @@ import torch
 
 from bon import Candidates
 from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig
+from suite.config.scaling import ScalingConfig
 from suite.data import imdb
 from suite.models.policies import load_judge, load_policy
 from suite.pools.maker import PROMPT_BLOCK, Recipe
 from suite.runtime.paths import located
 
 _CPU = torch.device("cpu")
-
-
-@dataclass
-class ScalingConfig:
-    """Keys of `experiments/simulate.py`."""
-
-    measure: bool = False
-    """Measure again on this machine (a minute on two idle cores); otherwise the tables are written from what is there."""
-    ns: list[int] = field(default_factory=lambda: [16, 64])
-    """Candidates a prompt of the runs whose speed is predicted; the first is the one that the simulator is set by."""
-    processes: list[int] = field(default_factory=lambda: [1, 2])
-    """Numbers of processes that are measured."""
-    units: int = 10
-    """Shards in a run."""
-    candidates: int = 512
-    """In one of them."""
-    pool: str = "results/headline/candidates.parquet"
-    """The pool whose candidates are stored again, whole and cut short, to see what a token takes."""
-    cut: int = 8
-    """Tokens that are left of its responses."""
-    output: str = "results/scaling"
-    """Where measurements are kept."""
-    document: str = "docs/scaling.md"
-    """The page whose tables are written."""
 
 
 @dataclass(frozen=True)

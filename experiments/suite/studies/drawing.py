@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from suite.comparison.compare import model_facts, pool_maker, prepare
-from suite.config.run import RunConfig, checked_config
+from suite.config.registry import checked_config
+from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig
 from suite.metrics.cost import flops_per_token
 from suite.pools.maker import seconds_spent

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +19,10 @@ from bon.estimators import best_of_n_mean, win_rate
 from bon.intervals import Difference, Interval, bootstrap_mean, bootstrap_seeds_mean, paired_difference, seeds_mean
 from bon.kl import best_of_n_kl_bound
 from bon.tradeoffs.frontier import Frontier, difference_at, equivalent_n
+from suite.config.coverage import CoverageConfig
 
 LEVELS = (2, 5, 20)
 """How many scores a prompt's candidates can have, for the win rate: many, some or few ties, each in a third of the prompts."""
-
-
-@dataclass
-class CoverageConfig:
-    """Keys of `experiments/validate.py`."""
-
-    studies: int = 2000
-    """Simulated studies of known truth."""
-    num_prompts: int = 256
-    """Prompts of each."""
-    num_candidates: int = 16
-    """Candidates per prompt."""
-    n: int = 8
-    """Best of how many."""
-    seeds: list[int] = field(default_factory=lambda: [3, 5, 20])
-    """Numbers of training seeds whose means vary by a tenth of what prompts do."""
-    resamples: int = 1000
-    """Bootstrap samples behind every interval."""
-    seed: int = 0
-    """Of the simulation."""
-    output: str = "results/coverage"
-    """Where the table is written."""
 
 
 @dataclass(frozen=True)

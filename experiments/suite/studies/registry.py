@@ -8,10 +8,6 @@ from typing import Protocol, cast
 
 from suite.config.studies import ReproduceConfig
 
-#: The modules here that are studies, in the order in which they run; those of the embedded models, and all.
-EMBEDDED = ("frontier", "weak_proxy", "notebook", "benchmark")
-STUDIES = (*EMBEDDED, "smollm2")
-
 
 class StudyModule(Protocol):
     """What the module of a study offers."""

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from suite.config.models import PretrainConfig, TrainingSettings
 from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
@@ -72,8 +73,8 @@ def weak_proxy(run: RunConfig, settings: WeakProxyConfig) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
             making = Path(scratch) / "models"
             shutil.copytree(policy, making / "policy")
-            recipe = embedded_models.PretrainConfig(output=str(making))
-            recipe.proxy = embedded_models.TrainingSettings(
+            recipe = PretrainConfig(output=str(making))
+            recipe.proxy = TrainingSettings(
                 steps=settings.steps,
                 batch_size=32,
                 context=128,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suite.baselines.interface import TRAINERS
+from suite.config.baselines import TRAINERS
 from suite.metrics.evaluation import Row
 
 

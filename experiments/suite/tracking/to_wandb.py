@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import wandb
 
-from suite.baselines.interface import TRAINERS
+from suite.config.baselines import TRAINERS
 from suite.config.run import TrackingConfig
 from suite.tracking.keys import COSTS
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value

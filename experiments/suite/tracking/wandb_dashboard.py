@@ -9,7 +9,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from suite.baselines.interface import TRAINERS
+from suite.config.baselines import TRAINERS
 from suite.tracking.to_wandb import LINES
 
 #: The workspace and the report are known by this name: saving again updates them.

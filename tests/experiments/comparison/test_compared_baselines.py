@@ -2,9 +2,8 @@
 
 import pytest
 
-from suite.baselines.interface import TRAINERS
 from suite.comparison.compare import compare, prepare, sample_table
-from suite.config.baselines import BASELINES
+from suite.config.baselines import BASELINES, TRAINERS
 from suite.figures.run_figures import draw_figures
 from suite.figures.style import title
 from suite.metrics.evaluation import select

@@ -9,9 +9,10 @@ from omegaconf import MISSING, OmegaConf
 
 from suite.comparison.compare import prepare
 from suite.config.baselines import BASELINES, PPOConfig
-from suite.config.run import RunConfig, checked_config
+from suite.config.models import PretrainConfig
+from suite.config.registry import checked_config
+from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig
-from suite.pretrain.embedded_models import PretrainConfig
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 

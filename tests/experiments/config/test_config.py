@@ -13,7 +13,8 @@ from hydra.errors import ConfigCompositionException
 from suite.comparison import compare
 from suite.comparison.compare import prepare
 from suite.config.baselines import BASELINES, BonSFTConfig
-from suite.config.run import RunConfig, checked_config
+from suite.config.registry import checked_config
+from suite.config.run import RunConfig
 from suite.data import imdb
 from suite.models.policies import write_checksums
 from suite.runtime.errors import UserError

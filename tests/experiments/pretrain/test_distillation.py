@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, GPT2ForSequenceClassification, PreTrainedTokenizerFast
 
+from suite.config.models import Architecture, TrainingSettings
 from suite.data.corpus import Corpus
 from suite.data.imdb import Review
 from suite.pretrain import embedded_models
@@ -17,7 +18,6 @@ from suite.pretrain.distillation import (
     judge_crops,
     student_loss,
 )
-from suite.pretrain.embedded_models import Architecture, TrainingSettings
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
+from suite.config.models import Architecture, PretrainConfig, TrainingSettings
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data.corpus import Corpus
 from suite.data.imdb import Review
 from suite.models.policies import load_judge, load_policy, write_checksums
 from suite.pretrain import embedded_models
-from suite.pretrain.embedded_models import Architecture, PretrainConfig, TrainingSettings
 from suite.pretrain.held_out import accuracy, measure, perplexity
 from suite.pretrain.model_card import write_card
 from suite.runtime.errors import UserError

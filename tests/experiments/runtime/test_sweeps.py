@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from suite.config.run import register
+from suite.config.registry import register
 from suite.metrics.evaluation import read_rows
 from suite.runtime.command import command
 from suite.runtime.paths import REPOSITORY, share_path

@@ -5,7 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from suite.studies.interval_coverage import LEVELS, CoverageConfig, Held, measure, study, table, win_truth, write_csv
+from suite.config.coverage import CoverageConfig
+from suite.studies.interval_coverage import LEVELS, Held, measure, study, table, win_truth, write_csv
 
 SMALL = CoverageConfig(studies=120, num_prompts=64, num_candidates=8, n=4, seeds=[4], resamples=200)
 

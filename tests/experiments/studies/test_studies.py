@@ -12,7 +12,7 @@ from bon.intervals import seeds_mean
 from bon.tradeoffs.over_seeds import seeds_difference
 from suite.baselines.interface import train
 from suite.comparison.compare import checkpoint_pools, compare, pool_maker, prepare, training_task
-from suite.config.run import register
+from suite.config.registry import register
 from suite.config.studies import NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
 from suite.metrics.evaluation import read_rows, select

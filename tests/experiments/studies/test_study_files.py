@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy import stats
 
-from suite.config.run import RunConfig, register
+from suite.config.registry import register
+from suite.config.run import RunConfig
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.metrics.evaluation import Row, write_rows
 from suite.runtime.errors import UserError

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from suite.config.run import register
+from suite.config.registry import register
 from suite.config.studies import ReproduceConfig, SmolLM2Config
 from suite.metrics.evaluation import read_rows, select
 from suite.runtime.errors import UserError

@@ -2,8 +2,8 @@
 
 import pytest
 
-from suite.baselines.interface import TRAINERS, train
-from suite.config.baselines import BASELINES
+from suite.baselines.interface import train
+from suite.config.baselines import BASELINES, TRAINERS
 from suite.tracking.jobs import update_entries
 from suite.tracking.keys import UPDATES, look_up
 from suite.tracking.protocol import Histogram

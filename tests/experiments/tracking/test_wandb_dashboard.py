@@ -8,7 +8,7 @@ import pytest
 import wandb
 from tracked import logged_keys, read_offline, settings, write_run
 
-from suite.baselines.interface import TRAINERS
+from suite.config.baselines import TRAINERS
 from suite.config.run import TrackingConfig
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
