@@ -27,7 +27,7 @@ from suite.baselines.interface import Training, TrainingTask
 from suite.baselines.rollouts import POOL
 from suite.baselines.updates import Clock, adam, batch, clipped, resumable, scheduled, update_row
 from suite.config.baselines import BonSFTConfig
-from suite.metrics.cost import FlopMeter, RewardMeter, models_of
+from suite.models.flops import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
 from suite.runtime.device import autocast
 from suite.runtime.hashing import digest

@@ -36,7 +36,7 @@ from suite.baselines.rollouts import MINIBATCHES, RollOuts
 from suite.baselines.trl_adapters import text_rewards
 from suite.baselines.updates import Clock, adam, batch, clipped, scheduled, update_row
 from suite.config.baselines import GroupRelativeConfig
-from suite.metrics.cost import FlopMeter, RewardMeter, models_of
+from suite.models.flops import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
 
 #: Of one sitting, or of the clock, or told better by the suite's own columns.

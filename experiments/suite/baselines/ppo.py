@@ -38,7 +38,7 @@ from suite.baselines.rollouts import RollOuts
 from suite.baselines.trl_adapters import Critic, TextReward, critic_kind
 from suite.baselines.updates import Clock, adam, batch, clipped, own_randomness, resumable, scheduled, update_row
 from suite.config import baselines as schema
-from suite.metrics.cost import FlopMeter, RewardMeter, models_of
+from suite.models.flops import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
 from suite.runtime import distributed
 

@@ -21,7 +21,8 @@ from bon.candidates import stacked
 from bon.kl import sequence_kl
 from bon.likelihood import sequence_logprobs
 from suite.config.run import SamplingConfig
-from suite.metrics.cost import PROXY_TOKENS, scored_tokens
+from suite.metrics.cost import PROXY_TOKENS
+from suite.models.flops import scored_tokens
 from suite.models.policies import Judge, Policy
 from suite.pools.shards import LocalShards, Shards, pieces
 from suite.runtime import distributed

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from suite.metrics.cost import flops_per_token
+from suite.models.flops import flops_per_token
 
 
 @dataclass(frozen=True)

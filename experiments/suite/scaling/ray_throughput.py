@@ -12,7 +12,7 @@ import ray
 
 from suite.config.engine import EngineConfig, StageConfig
 from suite.config.scaling import ScalingConfig
-from suite.metrics.cost import flops_per_token
+from suite.models.flops import flops_per_token
 from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_cluster import cluster
 from suite.pools.ray_engine import Drawing, RayEngine, row_of, unit_of

@@ -20,7 +20,7 @@ from suite.baselines import ppo, rollouts
 from suite.baselines.interface import train
 from suite.baselines.trl_adapters import Critic, critic_kind
 from suite.config.baselines import PPOConfig
-from suite.metrics.cost import flops_per_token
+from suite.models.flops import flops_per_token
 from suite.models.policies import load_checkpoint
 from suite.runtime.errors import UserError
 

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bon import generate_candidates
 from suite.config.scaling import ScalingConfig
-from suite.metrics.cost import flops_per_token
+from suite.models.flops import flops_per_token
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 from suite.scaling.hardware import A100, ACCELERATORS, H100, POLICIES, PUBLISHED, Accelerator, Language
