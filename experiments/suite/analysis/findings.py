@@ -21,7 +21,7 @@ from suite.analysis.equal_cost import EqualCost, told
 from suite.figures.style import title
 from suite.metrics.cost import BreakEven, Costs, break_even
 from suite.metrics.evaluation import Study
-from suite.pools.maker import RAO_BLACKWELL
+from suite.metrics.vocabulary import RAO_BLACKWELL
 
 Array = NDArray[np.float64]
 

@@ -12,9 +12,6 @@ from suite.config.baselines import TRAINERS
 from suite.config.run import BaselineConfig, SamplingConfig
 from suite.models.policies import Judge, Policy
 
-#: What a training is charged for, in its log and in `Training`.
-SPENT = ("tokens", "reward_tokens", "flops", "seconds")
-
 
 @dataclass(frozen=True)
 class TrainingTask:

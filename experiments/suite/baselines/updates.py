@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
-from suite.baselines.interface import SPENT, Training, TrainingTask
+from suite.baselines.interface import Training, TrainingTask
 from suite.baselines.rollouts import ORDER
 from suite.config.baselines import RLConfig, TrainedConfig
+from suite.metrics.vocabulary import SPENT
 from suite.runtime import distributed
 from suite.runtime.device import trainers_mix
 from suite.runtime.errors import UserError

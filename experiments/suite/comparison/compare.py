@@ -29,14 +29,15 @@ from suite.baselines.published import check_published
 from suite.config.baselines import EVALUATION_KEYS, PublishedConfig
 from suite.config.run import RunConfig
 from suite.data.tasks import read_task
-from suite.metrics.cost import Costs, request_flops
-from suite.metrics.evaluation import Row, Study, checkpoint_rows, curve_rows, training_rows
+from suite.metrics.cost import Costs, request_flops, seconds_spent
+from suite.metrics.evaluation import Row, Study, checkpoint_rows, curve_rows
+from suite.metrics.vocabulary import SPENT
 from suite.models.files import check_label, here, matching_tokenizer
 from suite.models.policies import Judge, Policy, check_files, load_checkpoint, load_judge, load_policy
 from suite.models.rewards import check_function, load_function
 from suite.models.sources import found_path
 from suite.pools.engines import chosen_engine
-from suite.pools.maker import PoolMaker, seconds_spent
+from suite.pools.maker import PoolMaker
 from suite.pools.shards import open_shards
 from suite.runtime import device as devices
 from suite.runtime import distributed
@@ -316,3 +317,8 @@ def model_facts(comparison: Comparison) -> dict[str, Any]:
         "device": str(comparison.device),
         "dtype": comparison.dtype,
     }
+
+
+def training_rows(method: str, seed: int, step: int, training: Training) -> list[Row]:
+    """What training cost, once."""
+    return [Row(method, seed, step, 1, f"training_{unit}", getattr(training, unit)) for unit in SPENT]

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from bon import Candidates
 from bon.intervals import Interval
+from suite.metrics.vocabulary import PROXY_TOKENS
 from suite.models.flops import flops_per_token
 
 Array = NDArray[np.float64]
-
-#: Column of a pool: tokens of prompt and response as the proxy counts them, a number a candidate.
-PROXY_TOKENS = "proxy_tokens"
 
 
 def request_flops(pool: Candidates, policy: Any, proxy: Any) -> Array:
@@ -99,3 +97,14 @@ def break_even(costs: Costs, equivalent_n: Interval) -> BreakEven:
     # More candidates for the same reward: training pays off sooner.
     value, low, high = (np.asarray(requests(float(n))) for n in (equivalent_n.value, equivalent_n.high, equivalent_n.low))
     return BreakEven(Interval(value, low, high), math.isinf(equivalent_n.value), math.isinf(equivalent_n.high))
+
+
+def seconds_spent(pool: Candidates) -> float:
+    """Seconds in which the pool was drawn and read by the proxy, over all sittings."""
+    return float(pool.metadata["seconds"] + pool.metadata["scoring_seconds"])
+
+
+def seconds_per_candidate(pool: Candidates) -> tuple[float, float]:
+    """Seconds to draw one candidate and to score it with the proxy."""
+    count = pool.num_prompts * pool.num_candidates
+    return pool.metadata["seconds"] / count, pool.metadata["scoring_seconds"] / count

@@ -19,9 +19,8 @@ from bon.estimators.ranks import ascending, averaged
 from bon.estimators.subsets import subset_weights
 from bon.intervals import Interval, bootstrap_mean, jackknife
 from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound, best_of_n_kl_levels
-from suite.baselines.interface import SPENT, Training
-from suite.metrics.cost import request_reward_tokens
-from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL, seconds_per_candidate
+from suite.metrics.cost import request_reward_tokens, seconds_per_candidate
+from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
 from suite.runtime.files import rounded
 
 Array = NDArray[np.float64]
@@ -186,11 +185,6 @@ def distinct_rows(study: Study, pool: Candidates, ns: Sequence[int], names: Sequ
         intervals = jackknife(shares, without)
         for k, name, *parts in zip(ns, names, *intervals, strict=True):
             yield _row(Interval(*parts), name, study.seed, step, k, f"distinct_{order}")
-
-
-def training_rows(method: str, seed: int, step: int, training: Training) -> list[Row]:
-    """What training cost, once."""
-    return [Row(method, seed, step, 1, f"training_{unit}", getattr(training, unit)) for unit in SPENT]
 
 
 def select(rows: Sequence[Row], **wanted: object) -> list[Row]:

@@ -21,7 +21,7 @@ from bon.candidates import stacked
 from bon.kl import sequence_kl
 from bon.likelihood import sequence_logprobs
 from suite.config.run import SamplingConfig
-from suite.metrics.cost import PROXY_TOKENS
+from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, PROXY_TOKENS, RAO_BLACKWELL
 from suite.models.flops import scored_tokens
 from suite.models.policies import Judge, Policy
 from suite.pools.shards import LocalShards, Shards, pieces
@@ -31,10 +31,6 @@ from suite.runtime.hashing import digest
 
 #: The prompts of a shard, and the most candidates of each.
 PROMPT_BLOCK, MOST_CANDIDATES = 32, 256
-#: Columns of the KL to the base policy, a number a candidate.
-MONTE_CARLO, RAO_BLACKWELL = "kl_monte_carlo", "kl_rao_blackwell"
-#: Column of the log-probability under the base policy as it is, where sampling warps it; elsewhere `ref_logprobs` is the same.
-BASE_LOGPROB = "base_logprob"
 _FORMAT = 3
 #: Where a shard says what made it.
 _TOLD = "shard"
@@ -268,14 +264,3 @@ class PoolMaker:
                 "a new one with cache=FOLDER or engine.shards=FOLDER"
             )
         return part
-
-
-def seconds_spent(pool: Candidates) -> float:
-    """Seconds in which the pool was drawn and read by the proxy, over all sittings."""
-    return float(pool.metadata["seconds"] + pool.metadata["scoring_seconds"])
-
-
-def seconds_per_candidate(pool: Candidates) -> tuple[float, float]:
-    """Seconds to draw one candidate and to score it with the proxy."""
-    count = pool.num_prompts * pool.num_candidates
-    return pool.metadata["seconds"] / count, pool.metadata["scoring_seconds"] / count

@@ -11,8 +11,8 @@ from suite.comparison.compare import model_facts, pool_maker, prepare
 from suite.config.registry import checked_config
 from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig
+from suite.metrics.cost import seconds_spent
 from suite.models.flops import flops_per_token
-from suite.pools.maker import seconds_spent
 from suite.runtime.manifest import manifest
 from suite.studies.composing import composed
 from suite.studies.store import save_base, save_facts, save_trained

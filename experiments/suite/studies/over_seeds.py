@@ -23,7 +23,6 @@ from bon.tradeoffs.over_seeds import (
 )
 from suite.analysis.equal_cost import at_equal_flops_over_seeds
 from suite.analysis.findings import Findings, Overoptimisation, TrainingPath, common_kls
-from suite.baselines.interface import SPENT
 from suite.metrics.cost import Costs, break_even
 from suite.metrics.evaluation import (
     Columns,
@@ -37,6 +36,7 @@ from suite.metrics.evaluation import (
     request_seconds,
     split_intervals,
 )
+from suite.metrics.vocabulary import SPENT
 from suite.studies.store import Stored, Trained
 
 Array = NDArray[np.float64]

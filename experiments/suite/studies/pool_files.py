@@ -15,8 +15,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from bon import Candidates
-from suite.metrics.cost import PROXY_TOKENS
-from suite.pools.maker import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
+from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, PROXY_TOKENS, RAO_BLACKWELL
 from suite.runtime.errors import UserError
 
 _FACTS = b"bon.study"

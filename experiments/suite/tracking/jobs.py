@@ -18,11 +18,11 @@ import yaml
 
 from bon import Candidates
 from bon.estimators import subset_weights
-from suite.baselines.interface import SPENT
 from suite.comparison.compare import Outcome, sample_table
 from suite.figures.style import title
 from suite.metrics.evaluation import Row, read_rows, select
 from suite.metrics.series import tuned_methods
+from suite.metrics.vocabulary import SPENT
 from suite.runtime.errors import UserError
 from suite.runtime.hashing import digest
 from suite.tracking.keys import INTERVAL, values_of

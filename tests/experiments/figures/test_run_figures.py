@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bon.intervals import Interval
 from suite.baselines.interface import Training
+from suite.comparison.compare import training_rows
 from suite.figures import page
 from suite.figures.cost import reward_vs_cost, total_cost
 from suite.figures.reward_distribution import reward_distribution
@@ -17,7 +18,7 @@ from suite.figures.reward_vs_n import reward_vs_n
 from suite.figures.run_figures import draw_figures
 from suite.figures.style import colour, title
 from suite.metrics.cost import Costs, break_even
-from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, select, training_rows
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, select
 from suite.metrics.series import last_step, tuned_methods
 
 FILES = {f"{name}.{kind}" for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution") for kind in ("png", "pdf", "svg")}

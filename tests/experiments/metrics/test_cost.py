@@ -14,7 +14,8 @@ from bon.intervals import Interval
 from suite.baselines.interface import train
 from suite.config.baselines import BonSFTConfig, GRPOConfig, PPOConfig, RLOOConfig
 from suite.config.run import SamplingConfig
-from suite.metrics.cost import PROXY_TOKENS, Costs, break_even, request_flops, request_reward_tokens
+from suite.metrics.cost import Costs, break_even, request_flops, request_reward_tokens
+from suite.metrics.vocabulary import PROXY_TOKENS
 from suite.models.flops import FlopMeter, flops_per_token, scored_tokens
 from suite.models.policies import Judge
 from suite.models.rewards import FunctionReward
