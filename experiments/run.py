@@ -12,7 +12,7 @@ from suite.comparison import processes
 from suite.comparison.compare import compare, model_facts, prepare, sample_table
 from suite.config.registry import checked_config, register
 from suite.figures.run_figures import draw_run
-from suite.metrics.evaluation import write_rows
+from suite.metrics.rows import write_rows
 from suite.reports.html.page import write_report
 from suite.reports.terminal import next_steps, plan, samples, table, verdict
 from suite.runtime import distributed

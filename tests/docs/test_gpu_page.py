@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from suite.metrics.evaluation import read_rows
+from suite.metrics.rows import read_rows
 from suite.runtime.paths import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "gpu.md").read_text()

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import study_folders
 
-from suite.metrics.evaluation import Row, read_rows, select, write_rows
 from suite.metrics.results import Results
+from suite.metrics.rows import Row, read_rows, select, write_rows
 from suite.reports import paper_tables, readme
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY

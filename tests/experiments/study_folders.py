@@ -10,7 +10,7 @@ from pyarrow import parquet
 from bon.estimators import best_of_n_mean, win_rates
 from bon.intervals import Interval, bootstrap_mean, seeds_mean
 from bon.kl import best_of_n_kl_bound
-from suite.metrics.evaluation import Row, write_rows
+from suite.metrics.rows import Row, write_rows
 
 #: kl_coef -> KL after training, in nats.
 SWEPT = {0.02: 20.0, 0.05: 12.0, 0.1: 7.0, 0.2: 3.5, 0.5: 1.2}

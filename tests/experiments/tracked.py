@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from suite.baselines.interface import Training
 from suite.comparison.compare import training_rows
 from suite.config.run import TrackingConfig
-from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, write_rows
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows
+from suite.metrics.rows import write_rows
 from suite.runtime.files import write_json
 from suite.tracking.record import UpdateLog, begin, finish
 

@@ -18,9 +18,9 @@ from bon.kl import best_of_n_kl_bound
 from bon.tradeoffs.frontier import Frontier, difference_at, equivalent_n
 from bon.tradeoffs.overoptimisation import Decline, Form, OveroptimisationFit, fit_overoptimisation, gold_decline
 from suite.analysis.equal_cost import EqualCost, told
-from suite.figures.style import title
 from suite.metrics.cost import BreakEven, Costs, break_even
 from suite.metrics.evaluation import Study
+from suite.metrics.naming import title
 from suite.metrics.vocabulary import RAO_BLACKWELL
 
 Array = NDArray[np.float64]

@@ -30,7 +30,8 @@ from suite.config.baselines import EVALUATION_KEYS, PublishedConfig
 from suite.config.run import RunConfig
 from suite.data.tasks import read_task
 from suite.metrics.cost import Costs, request_flops, seconds_spent
-from suite.metrics.evaluation import Row, Study, checkpoint_rows, curve_rows
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows
+from suite.metrics.rows import Row
 from suite.metrics.vocabulary import SPENT
 from suite.models.files import check_label, here, matching_tokenizer
 from suite.models.policies import Judge, Policy, check_files, load_checkpoint, load_judge, load_policy

@@ -13,10 +13,11 @@ from matplotlib.ticker import NullFormatter
 from bon.intervals import Interval
 from suite.figures.page import Panel, StudyFigure, page
 from suite.figures.reward_vs_kl import error_bars
-from suite.figures.style import LABELS, ON_TOP, called, colour, line_style, marker, title
+from suite.figures.style import ON_TOP, colour, line_style, marker
 from suite.metrics.cost import Costs, break_even
-from suite.metrics.evaluation import Row, select
+from suite.metrics.naming import LABELS, called, title
 from suite.metrics.results import Results
+from suite.metrics.rows import Row, select
 from suite.metrics.series import curve, last_step, level, middle, over_n, settings, tuned_methods
 from suite.metrics.text import fixed, parts, seeds_and_prompts
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import SINGLE_COLUMN, colour, marker, setting_title, title
+from suite.figures.style import SINGLE_COLUMN, colour, marker
+from suite.metrics.naming import setting_title, title
 from suite.metrics.results import Results
 from suite.metrics.series import settings, tuned_methods
 from suite.metrics.text import parts, seeds_and_prompts

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import LABELS, called, colour, line_style, marker, title
-from suite.metrics.evaluation import Row, select
+from suite.figures.style import colour, line_style, marker
+from suite.metrics.naming import LABELS, called, title
 from suite.metrics.results import Results
+from suite.metrics.rows import Row, select
 from suite.metrics.series import curve
 from suite.metrics.text import number, seeds_and_prompts
 

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from suite.figures.page import StudyFigure, page
 from suite.figures.reward_vs_kl import error_bars, kl_axis
 from suite.figures.reward_vs_n import n_axis
-from suite.figures.style import LABELS, ON_TOP, called, colour, line_style, title
-from suite.metrics.evaluation import Row
+from suite.figures.style import ON_TOP, colour, line_style
+from suite.metrics.naming import LABELS, called, title
 from suite.metrics.results import Results
+from suite.metrics.rows import Row
 from suite.metrics.series import curve, level, middle, over_n, over_settings, settings, tuned_methods
 from suite.metrics.text import number, rows_of, seeds_and_prompts
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bon.estimators import subset_weights
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import LABELS, called, colour, line_style, title
+from suite.figures.style import colour, line_style
+from suite.metrics.naming import LABELS, called, title
 from suite.metrics.results import Results, Scored, command
 from suite.metrics.series import middle, settings, tuned_methods
 from suite.runtime.errors import UserError

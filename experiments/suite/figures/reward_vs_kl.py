@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import KL_LABEL, LABELS, ON_TOP, called, colour, line_style, marker, setting_title, title
-from suite.metrics.evaluation import Row
+from suite.figures.style import KL_LABEL, ON_TOP, colour, line_style, marker
+from suite.metrics.naming import LABELS, called, setting_title, title
 from suite.metrics.results import Results
+from suite.metrics.rows import Row
 from suite.metrics.series import MEASURED, Curve, level, middle, over_n, over_settings, over_training, settings, tuned_methods
 from suite.metrics.text import number, seeds_and_prompts
 

@@ -12,9 +12,10 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from suite.figures.margin import Note, write_notes
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import LABELS, N_LABEL, ON_TOP, called, colour, line_style, setting_title, title
-from suite.metrics.evaluation import Row
+from suite.figures.style import N_LABEL, ON_TOP, colour, line_style
+from suite.metrics.naming import LABELS, called, setting_title, title
 from suite.metrics.results import Results
+from suite.metrics.rows import Row
 from suite.metrics.series import Curve, level, middle, over_n, settings, spread, tuned_methods
 from suite.metrics.text import number, rows_of, seeds_and_prompts
 

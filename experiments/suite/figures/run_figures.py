@@ -17,8 +17,8 @@ from suite.figures.reward_vs_kl import reward_vs_kl
 from suite.figures.reward_vs_n import reward_vs_n
 from suite.figures.style import styled
 from suite.metrics.cost import Costs
-from suite.metrics.evaluation import Row
 from suite.metrics.results import Results, Scores
+from suite.metrics.rows import Row
 from suite.metrics.series import tuned_methods
 
 

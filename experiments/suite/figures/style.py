@@ -32,23 +32,6 @@ LINES: dict[str, Any] = {
 }
 #: Best-of-n on top of a tuned policy.
 ON_TOP = ":"
-TITLES = {
-    "base": "base policy",
-    "ppo": "PPO",
-    "rloo": "RLOO",
-    "grpo": "GRPO",
-    "bon_sft": "best-of-n SFT",
-    "published": "published policy",
-}
-#: What an axis of a metric is called.
-LABELS = {
-    "proxy": "proxy reward (logit)",
-    "gold": "gold reward (logit)",
-    "win_rate": "win rate against base policy",
-    "perplexity": "perplexity under base policy",
-    "distinct_2": "distinct-2",
-    "length": "length (tokens)",
-}
 N_LABEL = "n (candidates a prompt)"
 KL_LABEL = "KL to the base policy (nats)"
 
@@ -99,23 +82,3 @@ def marker(method: str) -> str:
 def line_style(method: str) -> Any:
     """The dashes of a method's lines; dots where best-of-n is on top of a tuned policy."""
     return ON_TOP if "+" in method else LINES.get(method, (0, (4, 2, 1, 2)))
-
-
-def title(method: str, n: int | None = None) -> str:
-    """How a method is called in legends and tables."""
-    best = "best-of-n" if n is None else f"best-of-{n}"
-    if method == "best_of_n":
-        return best
-    first = method.split("+")[0]
-    tuned = TITLES.get(first, first.upper())
-    return f"{tuned} + {best}" if method.endswith("best_of_n") else tuned
-
-
-def called(method: str, setting: str = "", n: int | None = None) -> str:
-    """A method with the value of what was swept: PPO at kl_coef 0.1."""
-    return " at ".join(filter(None, (title(method, n), setting_title(setting))))
-
-
-def setting_title(setting: str) -> str:
-    """How the value of what was swept is written: `kl_coef=0.1` becomes `kl_coef 0.1`."""
-    return setting.replace("=", " ")

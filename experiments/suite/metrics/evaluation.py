@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,31 +16,13 @@ from bon.estimators.subsets import subset_weights
 from bon.intervals import Interval, bootstrap_mean, jackknife
 from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound, best_of_n_kl_levels
 from suite.metrics.cost import request_reward_tokens, seconds_per_candidate
+from suite.metrics.naming import named
+from suite.metrics.rows import Row
 from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
-from suite.runtime.files import rounded
 
 Array = NDArray[np.float64]
 #: (metric, kind of KL) -> [P, K] a number for each prompt, and each n from 1 to K.
 Columns = dict[tuple[str, str | None], Array]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A number with its interval. `step` is the training update (None for the base policy), `n` of best-of-n.
-
-    `seed` is that of a training, None for a number over all of them; `setting` is what was swept, as `kl_coef=0.1`.
-    """
-
-    method: str
-    seed: int | None
-    step: int | None
-    n: int
-    metric: str
-    value: float
-    ci_low: float | None = None
-    ci_high: float | None = None
-    kl_kind: str | None = None
-    setting: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,13 +100,6 @@ def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -
     return {**columns, ("self_similarity", None): similar} if similar.size else columns
 
 
-def named(method: str, n: int) -> str:
-    """What best-of-n of a policy is called; for n = 1 that is the policy itself."""
-    if n == 1:
-        return method
-    return "best_of_n" if method == "base" else f"{method}+best_of_n"
-
-
 def request_seconds(pool: Candidates) -> list[float]:
     """Seconds of a request by best-of-n, for every n: drawing, and for n > 1 scoring."""
     draw, score = seconds_per_candidate(pool)
@@ -185,45 +156,6 @@ def distinct_rows(study: Study, pool: Candidates, ns: Sequence[int], names: Sequ
         intervals = jackknife(shares, without)
         for k, name, *parts in zip(ns, names, *intervals, strict=True):
             yield _row(Interval(*parts), name, study.seed, step, k, f"distinct_{order}")
-
-
-def select(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows whose fields have these values."""
-    return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
-
-
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """`metrics.csv`: whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rounded(asdict(row)) for row in rows)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """What `write_rows` wrote, also before there were settings."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Row(
-                method=line["method"],
-                seed=int(line["seed"]) if line["seed"] else None,
-                step=int(line["step"]) if line["step"] else None,
-                n=int(line["n"]),
-                metric=line["metric"],
-                value=float(line["value"]),
-                ci_low=float(line["ci_low"]) if line["ci_low"] else None,
-                ci_high=float(line["ci_high"]) if line["ci_high"] else None,
-                kl_kind=line["kl_kind"] or None,
-                setting=line.get("setting") or "",
-            )
-            for line in csv.DictReader(file)
-        ]
 
 
 def _win_rates(study: Study, pool: Candidates, ns: Sequence[int]) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.metrics.evaluation import Row, read_rows
+from suite.metrics.rows import Row, read_rows
 from suite.metrics.series import over_seeds
 from suite.runtime.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.metrics.evaluation import Row, select
+from suite.metrics.rows import Row, select
 
 Array = NDArray[np.float64]
 #: The kind of KL that tuned policies are drawn at.

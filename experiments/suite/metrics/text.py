@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suite.figures.style import title
-from suite.metrics.evaluation import Row, select
+from suite.metrics.naming import title
+from suite.metrics.rows import Row, select
 
 if TYPE_CHECKING:
     from suite.metrics.results import Results

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from suite.figures.style import title
-from suite.metrics.evaluation import Row, select
+from suite.metrics.naming import title
 from suite.metrics.results import Results
+from suite.metrics.rows import Row, select
 from suite.metrics.series import MEASURED, last_step, settings, tuned_methods
 from suite.metrics.text import ends_of, number
 

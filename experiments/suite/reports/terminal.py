@@ -12,8 +12,8 @@ from suite.analysis.findings import sentences
 from suite.baselines.health import warnings
 from suite.comparison.compare import Comparison, Outcome
 from suite.config.run import RunConfig
-from suite.figures.style import title
-from suite.metrics.evaluation import Row, select
+from suite.metrics.naming import title
+from suite.metrics.rows import Row, select
 from suite.metrics.series import last_step, tuned_methods
 from suite.runtime.paths import shown_path
 from suite.tracking.jobs import SAMPLE_COLUMNS

@@ -9,7 +9,8 @@ from typing import Any
 
 from bon.intervals import Interval
 from suite.analysis.findings import Overoptimisation, as_json, best_of_n_overoptimisation, sentences
-from suite.metrics.evaluation import Row, Study, curve_rows, write_rows
+from suite.metrics.evaluation import Study, curve_rows
+from suite.metrics.rows import Row, write_rows
 from suite.runtime.files import rounded, write_json
 from suite.studies.over_seeds import (
     Measured,

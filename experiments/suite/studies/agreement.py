@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from scipy.stats import norm
 
-from suite.metrics.evaluation import read_rows
+from suite.metrics.rows import read_rows
 
 
 class Number(NamedTuple):

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from bon.estimators import best_of_n_mean
 from bon.intervals import paired_difference
 from suite.config.studies import NotebookConfig, ReproduceConfig
-from suite.metrics.evaluation import Row, Study, named, write_rows
+from suite.metrics.evaluation import Study
+from suite.metrics.naming import named
+from suite.metrics.rows import Row, write_rows
 from suite.runtime.files import rounded, write_json
 from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.protocols import Detection, detection

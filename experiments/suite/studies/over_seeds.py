@@ -26,16 +26,16 @@ from suite.analysis.findings import Findings, Overoptimisation, TrainingPath, co
 from suite.metrics.cost import Costs, break_even
 from suite.metrics.evaluation import (
     Columns,
-    Row,
     Study,
     checkpoint_columns,
     curve_columns,
     distinct_ns,
-    named,
     policy_rows,
     request_seconds,
     split_intervals,
 )
+from suite.metrics.naming import named
+from suite.metrics.rows import Row
 from suite.metrics.vocabulary import SPENT
 from suite.studies.store import Stored, Trained
 

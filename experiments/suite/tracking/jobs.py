@@ -19,8 +19,8 @@ import yaml
 from bon import Candidates
 from bon.estimators import subset_weights
 from suite.comparison.compare import Outcome, sample_table
-from suite.figures.style import title
-from suite.metrics.evaluation import Row, read_rows, select
+from suite.metrics.naming import title
+from suite.metrics.rows import Row, read_rows, select
 from suite.metrics.series import tuned_methods
 from suite.metrics.vocabulary import SPENT
 from suite.runtime.errors import UserError

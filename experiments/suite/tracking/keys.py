@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from suite.config.baselines import TRAINERS
-from suite.metrics.evaluation import Row
+from suite.metrics.rows import Row
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import pytest
 from suite.comparison.compare import compare, prepare, sample_table
 from suite.config.baselines import BASELINES, TRAINERS
 from suite.figures.run_figures import draw_figures
-from suite.figures.style import title
-from suite.metrics.evaluation import select
+from suite.metrics.naming import title
+from suite.metrics.rows import select
 from suite.reports.terminal import next_steps, plan, table, verdict
 
 

@@ -14,7 +14,7 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from bon import Candidates
 from suite.comparison.compare import compare, prepare
-from suite.metrics.evaluation import read_rows
+from suite.metrics.rows import read_rows
 from suite.reports.terminal import table, verdict
 from suite.runtime.errors import UserError
 

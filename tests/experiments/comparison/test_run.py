@@ -13,7 +13,7 @@ from tracked import history, logged_keys, read_offline
 from bon import Candidates
 from suite.config.baselines import PPOConfig
 from suite.figures.run_figures import draw_run
-from suite.metrics.evaluation import read_rows, select
+from suite.metrics.rows import read_rows, select
 from suite.runtime.manifest import manifest
 from suite.tracking.keys import look_up
 

@@ -16,9 +16,11 @@ from suite.figures.reward_distribution import reward_distribution
 from suite.figures.reward_vs_kl import reward_vs_kl
 from suite.figures.reward_vs_n import reward_vs_n
 from suite.figures.run_figures import draw_figures
-from suite.figures.style import colour, title
+from suite.figures.style import colour
 from suite.metrics.cost import Costs, break_even
-from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, select
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows
+from suite.metrics.naming import title
+from suite.metrics.rows import select
 from suite.metrics.series import last_step, tuned_methods
 
 FILES = {f"{name}.{kind}" for name in ("reward_vs_n", "reward_vs_kl", "reward_distribution") for kind in ("png", "pdf", "svg")}

@@ -17,8 +17,8 @@ from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
 from suite.figures.speed import SPEED
 from suite.figures.studies import FIGURES, checked_names, draw, loaded
-from suite.metrics.evaluation import Row, select
 from suite.metrics.results import Results
+from suite.metrics.rows import Row, select
 from suite.metrics.series import over_seeds, over_training, settings, spread
 from suite.runtime.errors import UserError
 

@@ -10,7 +10,8 @@ import pytest
 
 from suite.baselines.interface import Training
 from suite.comparison.compare import training_rows
-from suite.metrics.evaluation import Row, Study, checkpoint_rows, curve_rows, distinct_rows, read_rows, select, write_rows
+from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows, distinct_rows
+from suite.metrics.rows import Row, read_rows, select, write_rows
 from suite.runtime.files import rounded
 
 PROXY = np.array([[1.0, 4.0, 2.0, 3.0], [0.0, -1.0, 5.0, 2.0], [7.0, 6.0, 1.0, 0.5]])

@@ -12,7 +12,8 @@ from same_pools import assert_same
 from bon import Candidates
 from suite.config.run import SamplingConfig
 from suite.metrics.cost import seconds_per_candidate
-from suite.metrics.evaluation import Study, curve_rows, select
+from suite.metrics.evaluation import Study, curve_rows
+from suite.metrics.rows import select
 from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, PROXY_TOKENS, RAO_BLACKWELL
 from suite.pools import maker as pools
 from suite.pools.maker import PoolMaker

@@ -13,7 +13,7 @@ import pytest
 from report_checks import HOSTILE, copied, hostile
 
 from bon import Candidates
-from suite.metrics.evaluation import read_rows, select
+from suite.metrics.rows import read_rows, select
 from suite.metrics.series import last_step
 from suite.reports.html.comparison_table import comparison_table
 from suite.reports.html.page import write_report

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.metrics.evaluation import Row, read_rows, write_rows
+from suite.metrics.rows import Row, read_rows, write_rows
 from suite.runtime.files import rounded
 
 

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from suite.config.registry import register
-from suite.metrics.evaluation import read_rows
+from suite.metrics.rows import read_rows
 from suite.runtime.command import command
 from suite.runtime.paths import REPOSITORY, share_path
 

@@ -15,7 +15,7 @@ from suite.comparison.compare import checkpoint_pools, compare, pool_maker, prep
 from suite.config.registry import register
 from suite.config.studies import NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
-from suite.metrics.evaluation import read_rows, select
+from suite.metrics.rows import read_rows, select
 from suite.studies import store, weak_proxy
 from suite.studies.agreement import numbers
 from suite.studies.drawing import run_config

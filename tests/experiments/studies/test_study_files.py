@@ -17,7 +17,7 @@ from scipy import stats
 from suite.config.registry import register
 from suite.config.run import RunConfig
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
-from suite.metrics.evaluation import Row, write_rows
+from suite.metrics.rows import Row, write_rows
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 from suite.studies import benchmark, store

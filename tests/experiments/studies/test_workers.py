@@ -8,7 +8,7 @@ import pytest
 
 from suite.config.registry import register
 from suite.config.studies import ReproduceConfig, SmolLM2Config
-from suite.metrics.evaluation import read_rows, select
+from suite.metrics.rows import read_rows, select
 from suite.runtime.errors import UserError
 from suite.studies.registry import study
 from suite.studies.store import load_study

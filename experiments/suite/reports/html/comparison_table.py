@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from suite.figures.style import title
-from suite.metrics.evaluation import Row, select
+from suite.metrics.naming import title
+from suite.metrics.rows import Row, select
 from suite.reports.terminal import table_rows
 
 

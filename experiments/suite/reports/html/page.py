@@ -11,7 +11,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from suite.figures.style import colour, title
+from suite.figures.style import colour
+from suite.metrics.naming import title
 from suite.reports.html.comparison_table import comparison_table
 from suite.reports.html.prompt_browser import as_script, browser_data
 from suite.reports.html.run_folder import RunFolder, read_run

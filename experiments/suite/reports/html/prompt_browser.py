@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon import Candidates
-from suite.figures.style import title
+from suite.metrics.naming import title
 
 #: How many decimals of a score are kept.
 _DECIMALS = 3

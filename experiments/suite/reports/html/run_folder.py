@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from bon import Candidates
-from suite.metrics.evaluation import Row, read_rows
+from suite.metrics.rows import Row, read_rows
 from suite.metrics.series import tuned_methods
 from suite.runtime.errors import UserError
 
