@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from suite.analysis.findings import as_json
 from suite.comparison import processes
-from suite.comparison.compare import compare, model_facts, prepare, sample_table
+from suite.comparison.compare import compare, model_facts, prepare
 from suite.config.registry import checked_config, register
 from suite.figures.run_figures import draw_run
 from suite.metrics.rows import write_rows
+from suite.metrics.samples import sample_table
 from suite.reports.html.page import write_report
 from suite.reports.terminal import next_steps, plan, samples, table, verdict
 from suite.runtime import distributed
@@ -44,7 +45,7 @@ def main(composed: DictConfig) -> None:
     write_rows(outcome.rows, folder / "metrics.csv")
     write_json(folder / "findings.json", rounded(as_json(outcome.findings, outcome.overoptimisation)))
     figures = draw_run(folder)
-    shown = sample_table(outcome, config.n, 20)
+    shown = sample_table(outcome.pools, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"
     (folder / "samples.md").write_text(heading + samples(shown, "github") + "\n", encoding="utf-8")
     facts = {"seed": config.seed, "processes": distributed.size(), "seconds": comparison.seconds, **model_facts(comparison)}

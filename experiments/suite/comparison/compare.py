@@ -281,22 +281,6 @@ def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
     )
 
 
-def sample_table(outcome: Outcome, n: int, count: int) -> list[list[Any]]:
-    """The first prompts as TRL's notebook showed them: query; response and proxy score of base, best-of-n and tuned policy."""
-    base = outcome.pools["base"]
-    tuned = next((pool for method, pool in outcome.pools.items() if method != "base"), None)
-    table = []
-    for p in range(min(count, base.num_prompts)):
-        best = int(base.scores["proxy"][p, :n].argmax())
-        row = [base.prompts[p], *_shown(base, p, 0), *_shown(base, p, best)]
-        table.append(row + (_shown(tuned, p, 0) if tuned is not None else ["", None]))
-    return table
-
-
-def _shown(pool: Candidates, prompt: int, candidate: int) -> list[Any]:
-    return [pool.texts[prompt, candidate], round(float(pool.scores["proxy"][prompt, candidate]), 2)]
-
-
 def model_facts(comparison: Comparison) -> dict[str, Any]:
     """What the manifest says of data and models."""
     models: dict[str, Policy | Judge] = {"policy": comparison.policy, **comparison.judges}

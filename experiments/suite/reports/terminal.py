@@ -14,9 +14,9 @@ from suite.comparison.compare import Comparison, Outcome
 from suite.config.run import RunConfig
 from suite.metrics.naming import title
 from suite.metrics.rows import Row, select
+from suite.metrics.samples import SAMPLE_COLUMNS
 from suite.metrics.series import last_step, tuned_methods
 from suite.runtime.paths import shown_path
-from suite.tracking.jobs import SAMPLE_COLUMNS
 
 _MEASURED_KL = ("rao_blackwell", "bound")
 

@@ -18,9 +18,9 @@ import yaml
 
 from bon import Candidates
 from bon.estimators import subset_weights
-from suite.comparison.compare import Outcome, sample_table
 from suite.metrics.naming import title
 from suite.metrics.rows import Row, read_rows, select
+from suite.metrics.samples import SAMPLE_COLUMNS, sample_table
 from suite.metrics.series import tuned_methods
 from suite.metrics.vocabulary import SPENT
 from suite.runtime.errors import UserError
@@ -29,15 +29,6 @@ from suite.tracking.keys import INTERVAL, values_of
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 from suite.tracking.record import CONFIG, read_state, read_updates
 
-SAMPLE_COLUMNS = (
-    "query",
-    "base response",
-    "base score",
-    "best-of-n response",
-    "best-of-n score",
-    "tuned response",
-    "tuned score",
-)
 #: Of a checkpoint's folder: what the policy is loaded from, not what its training goes on with.
 _POLICY_FILES = ("*.json", "model*.safetensors")
 _SAMPLES, _BINS = 20, 32
@@ -179,7 +170,7 @@ def _histogram(pool: Candidates, n: int, metric: str) -> Histogram:
 
 
 def _samples(pools: dict[str, Candidates], n: int) -> Table:
-    return Table(SAMPLE_COLUMNS, sample_table(Outcome([], pools), n, _SAMPLES))
+    return Table(SAMPLE_COLUMNS, sample_table(pools, n, _SAMPLES))
 
 
 def _frontier(rows: Sequence[Row]) -> Table:

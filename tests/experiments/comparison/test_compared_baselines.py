@@ -2,11 +2,12 @@
 
 import pytest
 
-from suite.comparison.compare import compare, prepare, sample_table
+from suite.comparison.compare import compare, prepare
 from suite.config.baselines import BASELINES, TRAINERS
 from suite.figures.run_figures import draw_figures
 from suite.metrics.naming import title
 from suite.metrics.rows import select
+from suite.metrics.samples import sample_table
 from suite.reports.terminal import next_steps, plan, table, verdict
 
 
@@ -42,7 +43,7 @@ def test_a_baseline_on_the_same_axes(compared, baseline, tmp_path):
         assert any(line.startswith(f"{name}  ") for line in shown.splitlines())
     assert f"Gold reward of best-of-4 minus {title(baseline)}, paired over 16 prompts" in verdict(outcome)
     assert f"best-of-4 against {title(baseline)} (" in plan(comparison, "off")
-    assert all(len(line) == 7 for line in sample_table(outcome, 4, 3))
+    assert all(len(line) == 7 for line in sample_table(outcome.pools, 4, 3))
     figures = draw_figures(outcome.rows, outcome.pools, 4, tmp_path / "figures")
     assert all(path.is_file() for path in figures)
 

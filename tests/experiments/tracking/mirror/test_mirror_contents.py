@@ -7,7 +7,7 @@ import wandb
 from tracked import FIGURES, JOBS, history, logged_keys
 
 from suite.config.run import TrackingConfig
-from suite.tracking.jobs import SAMPLE_COLUMNS
+from suite.metrics.samples import SAMPLE_COLUMNS
 from suite.tracking.keys import look_up
 from suite.tracking.to_wandb import WandbBackend
 from suite.tracking.tracker import replay
