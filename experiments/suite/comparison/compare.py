@@ -37,7 +37,7 @@ from suite.models.files import check_label, here, matching_tokenizer
 from suite.models.policies import Judge, Policy, check_files, load_checkpoint, load_judge, load_policy
 from suite.models.rewards import check_function, load_function
 from suite.models.sources import found_path
-from suite.pools.engines import chosen_engine
+from suite.pools.engines import check_engine, chosen_engine
 from suite.pools.maker import PoolMaker
 from suite.pools.shards import open_shards
 from suite.runtime import device as devices
@@ -128,6 +128,7 @@ def prepare(config: RunConfig) -> Comparison:
     Raises:
         UserError: too few prompts for what is asked, or a model or a reward that cannot be used.
     """
+    check_engine(config.engine)
     policy_files = here(replace(config.policy, path=found_path(config.policy)), "policy", "policy=tiny")
     check_files(policy_files.path, f"policy={config.policy.name}")
     judge_files = {}

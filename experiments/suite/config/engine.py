@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field
 
 from suite.config.rules import Rule
-from suite.runtime.errors import UserError
-
-_EXTRAS = {"ray": ("ray", "scale"), "vllm": ("vllm", "vllm")}
 
 
 @dataclass
@@ -65,20 +61,3 @@ class EngineConfig:
                 "at least 1 with engine=vllm",
             ),
         ]
-
-    def check_packages(self) -> None:
-        """That what the engine and the shards need is installed.
-
-        Raises:
-            UserError: names what is not.
-        """
-        from suite.pools.shards import open_shards
-
-        needed = {"local": [], "ray": ["ray"], "vllm": ["ray", "vllm"]}[self.name]
-        for package, extra in (_EXTRAS[name] for name in needed):
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f'engine={self.name} needs {package}, which is not installed; run: pip install -e ".[{extra}]"'
-                )
-        if self.shards is not None:
-            open_shards(self.shards)

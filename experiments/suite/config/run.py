@@ -255,6 +255,5 @@ class RunConfig:
         for holds, key, value, allowed in rules:
             if not holds:
                 raise UserError(f"{key}={value} is not allowed: must be {allowed}")
-        self.engine.check_packages()
         for key in ("results", "cache"):
             check_writable(key, getattr(self, key))

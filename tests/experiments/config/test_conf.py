@@ -1,7 +1,6 @@
 """Every file in conf/ composes, every combination that can run offline gets to loaded models, every key has a default."""
 
 import dataclasses
-import importlib.util
 import itertools
 
 import pytest
@@ -13,7 +12,6 @@ from suite.config.models import PretrainConfig
 from suite.config.registry import checked_config
 from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig
-from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 
 CONF = REPOSITORY / "conf"
@@ -41,11 +39,7 @@ def test_the_groups_of_the_design():
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
 def test_every_choice_composes(compose_config, group, choice):
     composed = compose_config(f"{group}={choice}")
-    if choice == "vllm" and importlib.util.find_spec("vllm") is None:
-        with pytest.raises(UserError, match=r"engine=vllm needs vllm, .* pip install"):
-            checked_config(composed)
-    else:
-        checked_config(composed)
+    checked_config(composed)
     if group not in ("experiment", "sampling"):
         assert composed[group].name == choice
 

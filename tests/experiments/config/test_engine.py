@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from suite.config.engine import EngineConfig
-from suite.pools.engines import chosen_engine
+from suite.pools.engines import check_engine, chosen_engine
 from suite.runtime.errors import UserError
 
 
@@ -20,7 +20,6 @@ from suite.runtime.errors import UserError
         (["engine=ray", "engine.scoring.gpus=1.5"], r"^engine\.scoring\.gpus=1\.5 .*a fraction of 1, or a whole number"),
         (["engine=vllm", "engine.generation.gpus=0.5"], r"^engine\.generation\.gpus=0\.5 .*at least 1 with engine=vllm"),
         (["engine=vllm", "sampling.top_k=5"], r"^sampling\.top_k, sampling\.top_p=\(5, 1\.0\) .*0 and 1\.0"),
-        (["engine.shards=s4://bucket"], r"^engine\.shards=s4://bucket is not allowed"),
     ],
 )
 def test_what_cannot_be(configure, overrides, told):
@@ -31,8 +30,13 @@ def test_what_cannot_be(configure, overrides, told):
 def test_without_ray(configure, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r'^engine=ray needs ray, which is not installed; run: pip install -e "\.\[scale\]"$'):
-        configure("engine=ray").check()
-    configure().check()
+        check_engine(configure("engine=ray").engine)
+    check_engine(configure().engine)
+
+
+def test_shards_on_a_file_system_that_nobody_knows(configure):
+    with pytest.raises(UserError, match=r"^engine\.shards=s4://bucket is not allowed"):
+        check_engine(configure("engine.shards=s4://bucket").engine)
 
 
 def test_this_process_draws_unless_told_otherwise():

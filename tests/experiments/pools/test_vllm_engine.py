@@ -9,6 +9,7 @@ import pytest
 
 from suite.config.engine import EngineConfig, StageConfig
 from suite.config.run import SamplingConfig
+from suite.pools.engines import check_engine
 from suite.pools.maker import PoolMaker, Recipe, Unit
 from suite.runtime.errors import UserError
 
@@ -130,4 +131,4 @@ def test_without_vllm(configure, monkeypatch):
     config = configure("engine=vllm", "baseline=none")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "vllm" else object())
     with pytest.raises(UserError, match=r'^engine=vllm needs vllm, which is not installed; run: pip install -e "\.\[vllm\]"$'):
-        config.check()
+        check_engine(config.engine)
