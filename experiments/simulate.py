@@ -15,7 +15,8 @@ from suite.config.scaling import ScalingConfig
 from suite.runtime.files import write_json
 from suite.runtime.manifest import manifest
 from suite.runtime.paths import located
-from suite.scaling.measure import Measured, measure
+from suite.scaling.measure import measure
+from suite.scaling.measured import Measured
 from suite.scaling.tables import tables, written
 
 

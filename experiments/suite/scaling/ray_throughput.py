@@ -16,7 +16,7 @@ from suite.models.flops import flops_per_token
 from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_cluster import cluster
 from suite.pools.ray_engine import Drawing, RayEngine, row_of, unit_of
-from suite.scaling.measure import Run
+from suite.scaling.measured import Run
 
 
 class Timed(Drawing):

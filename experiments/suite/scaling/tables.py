@@ -12,7 +12,7 @@ from tabulate import tabulate
 from suite.pools.maker import MOST_CANDIDATES, PROMPT_BLOCK
 from suite.runtime.errors import UserError
 from suite.scaling.hardware import ACCELERATORS, H100, POLICIES, PUBLISHED, PUT_DOLLARS, STORAGE_DOLLARS, Language
-from suite.scaling.measure import Measured
+from suite.scaling.measured import Measured
 from suite.scaling.roofline import Assumptions, ceiling, request, sampling_rate
 
 NS = (4, 16, 64, 256, 1024)

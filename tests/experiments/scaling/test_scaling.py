@@ -13,7 +13,8 @@ from suite.models.flops import flops_per_token
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 from suite.scaling.hardware import A100, ACCELERATORS, H100, POLICIES, PUBLISHED, Accelerator, Language
-from suite.scaling.measure import Measured, Run, Stored, shortened, stored
+from suite.scaling.measure import shortened, stored
+from suite.scaling.measured import Measured, Run, Stored
 from suite.scaling.roofline import Assumptions, ceiling, request, sampling_rate
 from suite.scaling.tables import NS, candidate_bytes, checked, judge_of, published, tables, written
 
