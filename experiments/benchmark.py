@@ -7,9 +7,9 @@ from suite.runtime.command import command, job  # first: the package says in one
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.benchmark.turns import table
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.registry import register
+from suite.metrics.speeds import table
 from suite.runtime.paths import located
 from suite.studies.benchmark import record
 

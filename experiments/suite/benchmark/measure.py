@@ -19,10 +19,11 @@ from suite.baselines.ppo import train as train_ppo
 from suite.benchmark.contenders import Contender, ContinuousBatching, Drawing, Generate, Ours
 from suite.benchmark.gemm_limit import MatrixProducts
 from suite.benchmark.trl_0_24 import OldTRL, environment
-from suite.benchmark.turns import Speed, UnavailableError, in_turns, line, reason
+from suite.benchmark.turns import UnavailableError, in_turns, line, reason
 from suite.config.baselines import PPOConfig
 from suite.config.benchmark import BenchmarkConfig
 from suite.data import imdb
+from suite.metrics.speeds import Speed
 from suite.models.policies import load_judge, load_policy
 from suite.runtime.device import choose_device, has_bfloat16, mixes
 from suite.runtime.errors import UserError

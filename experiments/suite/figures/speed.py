@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from suite.benchmark.turns import Speed
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import COLOURS
+from suite.metrics.speeds import Speed
 from suite.metrics.text import fixed
 
 #: Fill and hatch of bars in the order of contenders: told apart in grey too.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.benchmark.turns import read_csv
 from suite.figures.cost import COST
 from suite.figures.equal_kl import EQUAL_KL
 from suite.figures.notebook import NOTEBOOK
@@ -19,6 +18,7 @@ from suite.figures.reward_vs_n import REWARD_VS_N
 from suite.figures.speed import SPEED
 from suite.figures.style import styled
 from suite.metrics.results import Results, command
+from suite.metrics.speeds import read_csv
 from suite.runtime.errors import UserError
 
 _AGAINST_TRAINED: dict[str, StudyFigure] = {

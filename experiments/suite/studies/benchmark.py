@@ -8,9 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from suite.benchmark.measure import measure
-from suite.benchmark.turns import Speed, read_csv, table, write_csv
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.studies import ReproduceConfig
+from suite.metrics.speeds import Speed, read_csv, table, write_csv
 from suite.runtime.errors import UserError
 from suite.runtime.files import write_json
 from suite.runtime.manifest import manifest

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from suite.benchmark.turns import Speed, UnavailableError, in_turns, line, reason, table, write_csv
+from suite.benchmark.turns import UnavailableError, in_turns, line, reason
+from suite.metrics.speeds import Speed, table, write_csv
 
 
 def scripted(name, values, order):

@@ -10,7 +10,6 @@ from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
 
-from suite.benchmark.turns import Speed, write_csv
 from suite.figures import style
 from suite.figures.equal_kl import differences
 from suite.figures.margin import apart
@@ -20,6 +19,7 @@ from suite.figures.studies import FIGURES, checked_names, draw, loaded
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
 from suite.metrics.series import over_seeds, over_training, settings, spread
+from suite.metrics.speeds import Speed, write_csv
 from suite.runtime.errors import UserError
 
 SPEEDS = [
