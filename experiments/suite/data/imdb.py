@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import html
 import importlib.metadata
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from suite.data.text_keys import clean, text_key
 from suite.runtime.errors import UserError
 from suite.runtime.hub import check_whole
 
@@ -37,17 +36,6 @@ class Review:
     text: str
     label: int
     key: float
-
-
-def clean(text: str) -> str:
-    """Plain text of a raw IMDB review: line-break tags and runs of white space become one space."""
-    return re.sub(r"\s+", " ", re.sub(r"<br\s*/?>", " ", html.unescape(text))).strip()
-
-
-def text_key(text: str) -> float:
-    """A uniform number in [0, 1) from the cleaned, lower-cased text: the same for duplicates, on every machine."""
-    digest = hashlib.sha256(clean(text).lower().encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def split_of(key: float) -> str:

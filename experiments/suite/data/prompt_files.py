@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.data.imdb import text_key
+from suite.data.text_keys import text_key
 from suite.runtime.errors import UserError
 from suite.runtime.paths import found
 

@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from suite.baselines.interface import TrainingTask, train
 from suite.config.baselines import PPOConfig, RLOOConfig
 from suite.config.run import PolicyConfig, SamplingConfig
-from suite.data.imdb import clean, make_prompts
+from suite.data.imdb import make_prompts
+from suite.data.text_keys import clean
 from suite.models.gguf_wheel import unpacked
 from suite.models.policies import load_policy
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from suite.config.run import PolicyConfig
-from suite.data.imdb import clean
+from suite.data.text_keys import clean
 from suite.models import gguf_wheel, sources
 from suite.models.gguf_wheel import unpacked, wheel_gguf
 from suite.models.policies import load_policy
