@@ -24,7 +24,7 @@ from bon import Candidates, generate_candidates, score_candidates
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
 from suite.baselines.interface import Training, TrainingTask
-from suite.baselines.rollouts import POOL
+from suite.baselines.streams import POOL
 from suite.baselines.updates import Clock, adam, batch, clipped, resumable, scheduled, update_row
 from suite.config.baselines import BonSFTConfig
 from suite.models.flops import FlopMeter, RewardMeter, models_of

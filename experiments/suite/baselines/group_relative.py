@@ -32,7 +32,8 @@ from transformers import PrinterCallback, TrainerCallback
 from suite.baselines.checkpoints import Checkpoints, read_log, restore
 from suite.baselines.health import warn
 from suite.baselines.interface import TrainingTask
-from suite.baselines.rollouts import MINIBATCHES, RollOuts
+from suite.baselines.rollouts import RollOuts
+from suite.baselines.streams import MINIBATCHES
 from suite.baselines.trl_adapters import text_rewards
 from suite.baselines.updates import Clock, adam, batch, clipped, scheduled, update_row
 from suite.config.baselines import GroupRelativeConfig

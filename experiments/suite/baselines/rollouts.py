@@ -16,16 +16,9 @@ from bon.generation.options import resolve_generation_config
 from bon.generation.randomness import candidate_uniforms
 from bon.generation.token_loop import Responses, decode
 from suite.baselines.interface import TrainingTask
+from suite.baselines.streams import MINIBATCHES, rollout_seed
 from suite.runtime import distributed
 from suite.runtime.device import autocast
-
-#: Streams of random numbers derived from the seed; the evaluation draws with the seed itself.
-MINIBATCHES, ORDER, POOL, ROLLOUTS = 1, 2, 3, 4
-
-
-def rollout_seed(seed: int) -> int:
-    """Return the seed of a training's roll-outs, which share no random numbers with an evaluation by the training's seed."""
-    return int(np.random.SeedSequence([seed, ROLLOUTS]).generate_state(1)[0])
 
 
 class _Record(LogitsProcessor):

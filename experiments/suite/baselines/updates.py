@@ -19,7 +19,7 @@ from torch import nn
 
 from suite.baselines.checkpoints import check_same_task, checkpoint_folder, checkpoint_updates, read_log
 from suite.baselines.interface import Training, TrainingTask
-from suite.baselines.rollouts import ORDER
+from suite.baselines.streams import ORDER
 from suite.config.baselines import RLConfig, TrainedConfig
 from suite.metrics.vocabulary import SPENT
 from suite.runtime import distributed

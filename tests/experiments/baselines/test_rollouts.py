@@ -12,7 +12,7 @@ from bon.estimators.diversity import distinct_n
 from bon.kl import sequence_kl
 from suite.baselines import ppo
 from suite.baselines.interface import train
-from suite.baselines.rollouts import rollout_seed
+from suite.baselines.streams import rollout_seed
 from suite.baselines.updates import batch
 from suite.config.baselines import GRPOConfig, PPOConfig, RLOOConfig
 from suite.models.policies import load_checkpoint
