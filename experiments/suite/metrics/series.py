@@ -131,3 +131,16 @@ def curve(at: Sequence[float], rows: Sequence[Row]) -> Curve:
     ends = [(row.value, *((row.value,) * 2 if row.ci_low is None else (row.ci_low, row.ci_high))) for row in rows]
     parts = np.array(ends, dtype=float).reshape(-1, 3).T
     return Curve(np.asarray(at, dtype=float), *parts)
+
+
+def table_rows(rows: Sequence[Row], n: int) -> list[tuple[str, int, int | None]]:
+    """The methods of the table: name, n and training step."""
+    methods: list[tuple[str, int, int | None]] = [("base", 1, None)]
+    if n > 1:
+        methods.append(("best_of_n", n, None))
+    for method in tuned_methods(rows):
+        step = last_step(rows, method)
+        methods.append((method, 1, step))
+        if n > 1:
+            methods.append((f"{method}+best_of_n", n, step))
+    return methods

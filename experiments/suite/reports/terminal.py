@@ -15,7 +15,7 @@ from suite.config.run import RunConfig
 from suite.metrics.naming import title
 from suite.metrics.rows import Row, select
 from suite.metrics.samples import SAMPLE_COLUMNS
-from suite.metrics.series import last_step, tuned_methods
+from suite.metrics.series import table_rows
 from suite.runtime.paths import shown_path
 
 _MEASURED_KL = ("rao_blackwell", "bound")
@@ -49,19 +49,6 @@ def next_steps(config: RunConfig) -> str:
     other = {"none": "baseline=ppo", "bon_sft": "baseline.best_of=16", "ppo": "baseline=rloo", "published": "baseline=ppo"}
     further = other.get(config.baseline.name, "baseline.kl_coef=0.02")
     return f"python experiments/run.py n={2 * config.n}, or seed={config.seed + 1}, or {further}, or --help"
-
-
-def table_rows(rows: Sequence[Row], n: int) -> list[tuple[str, int, int | None]]:
-    """The methods of the table: name, n and training step."""
-    methods: list[tuple[str, int, int | None]] = [("base", 1, None)]
-    if n > 1:
-        methods.append(("best_of_n", n, None))
-    for method in tuned_methods(rows):
-        step = last_step(rows, method)
-        methods.append((method, 1, step))
-        if n > 1:
-            methods.append((f"{method}+best_of_n", n, step))
-    return methods
 
 
 def table(outcome: Outcome, n: int, style: str = "simple") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from suite.metrics.naming import title
 from suite.metrics.rows import Row, select
-from suite.reports.terminal import table_rows
+from suite.metrics.series import table_rows
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from markupsafe import Markup
 
 from suite.figures.style import colour
 from suite.metrics.naming import title
+from suite.metrics.series import table_rows
 from suite.reports.html.comparison_table import comparison_table
 from suite.reports.html.prompt_browser import as_script, browser_data
 from suite.reports.html.run_folder import RunFolder, read_run
-from suite.reports.terminal import table_rows
 from suite.runtime.errors import UserError
 
 _HERE = Path(__file__).parent
