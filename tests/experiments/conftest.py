@@ -22,6 +22,7 @@ from suite.config.models import Architecture
 from suite.config.registry import register
 from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig
 from suite.data import imdb, tasks
+from suite.data.text_keys import clean
 from suite.models.policies import load_judge, load_policy
 from suite.pretrain import embedded_models
 
@@ -60,7 +61,7 @@ def splits(raw_reviews):
 def models(tmp_path_factory, some_reviews):
     """A folder with `policy`, `proxy` and `gold`: random, 500 tokens, 2 layers of 32, sharp enough to tell texts apart."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = embedded_models.train_tokenizer([imdb.clean(text) for text, _ in some_reviews[::12]], 500)
+    tokenizer = embedded_models.train_tokenizer([clean(text) for text, _ in some_reviews[::12]], 500)
     shape = Architecture(layers=2, width=32, heads=2, context=256)
     with torch.random.fork_rng():
         for seed, name in enumerate(("policy", "proxy", "gold")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from suite.config.engine import EngineConfig
-from suite.pools.maker import Engine
+from suite.pools.recipe import Engine
 from suite.pools.shards import open_shards
 from suite.runtime.errors import UserError
 

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from bon import Candidates
 from suite.config.engine import EngineConfig, StageConfig
-from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_cluster import cluster
+from suite.pools.recipe import Recipe, Unit
 from suite.pools.shards import Shards
 from suite.runtime.errors import UserError
 

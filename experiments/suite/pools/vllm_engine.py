@@ -20,8 +20,8 @@ from bon import Candidates
 from bon.generation.detokenize import decoded
 from bon.generation.options import resolve_generation_config, sampling_of
 from bon.likelihood import sequence_logprobs
-from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_engine import Batch, RayEngine, Scoring, row_of, unit_of
+from suite.pools.recipe import Recipe, Unit
 from suite.pools.shards import Shards
 from suite.runtime.errors import UserError
 

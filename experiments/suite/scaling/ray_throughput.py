@@ -13,9 +13,9 @@ import ray
 from suite.config.engine import EngineConfig, StageConfig
 from suite.config.scaling import ScalingConfig
 from suite.models.flops import flops_per_token
-from suite.pools.maker import Recipe, Unit
 from suite.pools.ray_cluster import cluster
 from suite.pools.ray_engine import Drawing, RayEngine, row_of, unit_of
+from suite.pools.recipe import Recipe, Unit
 from suite.scaling.measured import Run
 
 

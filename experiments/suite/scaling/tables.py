@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from tabulate import tabulate
 
-from suite.pools.maker import MOST_CANDIDATES, PROMPT_BLOCK
+from suite.pools.recipe import MOST_CANDIDATES, PROMPT_BLOCK
 from suite.runtime.errors import UserError
 from suite.scaling.hardware import ACCELERATORS, H100, POLICIES, PUBLISHED, PUT_DOLLARS, STORAGE_DOLLARS, Language
 from suite.scaling.measured import Measured

@@ -21,6 +21,7 @@ from suite.baselines.interface import train
 from suite.comparison import processes
 from suite.comparison.compare import prepare, training_task
 from suite.pools import maker as pools
+from suite.pools import recipe
 from suite.pools.maker import PoolMaker
 from suite.runtime import command as commands
 from suite.runtime import distributed
@@ -189,7 +190,7 @@ def test_a_comparison_in_two_processes(small_run, configure, tmp_path, monkeypat
     shards = {path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.parquet")}
     assert len(shards) == 2
     assert shards < {path.relative_to(tmp_path / "cache") for path in (tmp_path / "cache").rglob("*.parquet")}
-    monkeypatch.setattr(pools, "generate_candidates", lambda *_, **__: pytest.fail("drawn again"))
+    monkeypatch.setattr(recipe, "generate_candidates", lambda *_, **__: pytest.fail("drawn again"))
     PoolMaker(located(comparison.config.cache), *settings).pool(comparison.policy, 4, seed=0)
 
 

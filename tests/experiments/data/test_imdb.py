@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from suite.data import imdb
+from suite.data.text_keys import clean, text_key
 
 LONG = "A film that goes on and on, and then it goes on some more. " * 5
 
@@ -23,14 +24,14 @@ LONG = "A film that goes on and on, and then it goes on some more. " * 5
     ],
 )
 def test_clean(raw, plain):
-    assert imdb.clean(raw) == plain
+    assert clean(raw) == plain
 
 
 def test_key_belongs_to_the_text_alone():
-    key = imdb.text_key("A fine film.")
+    key = text_key("A fine film.")
     assert 0 <= key < 1
-    assert imdb.text_key("  a FINE<br />film. ") == key
-    assert imdb.text_key("A fine film!") != key
+    assert text_key("  a FINE<br />film. ") == key
+    assert text_key("A fine film!") != key
 
 
 def test_keys_of_real_reviews_are_uniform(splits):
@@ -63,7 +64,7 @@ def test_split_edges(key, name):
 def test_splits_are_disjoint_and_complete(raw_reviews, splits):
     texts = [{review.text.lower() for review in reviews} for reviews in splits.values()]
     assert len(set().union(*texts)) == sum(map(len, texts)) == sum(map(len, splits.values()))
-    assert set().union(*texts) == {imdb.clean(text).lower() for text, _ in raw_reviews}
+    assert set().union(*texts) == {clean(text).lower() for text, _ in raw_reviews}
     assert set(splits) == set(imdb.SPLITS)
 
 
@@ -93,7 +94,7 @@ def test_other_reviews_do_not_move_a_review(some_reviews):
 
 
 def test_duplicates_are_kept_once_on_one_side(some_reviews):
-    again = [(imdb.clean(text).replace("e", "E") + "<br />", label) for text, label in some_reviews[:300]]
+    again = [(clean(text).replace("e", "E") + "<br />", label) for text, label in some_reviews[:300]]
     once, twice = imdb.split_reviews(some_reviews), imdb.split_reviews([*again, *some_reviews])
     assert {name: [r.key for r in reviews] for name, reviews in once.items()} == {
         name: [r.key for r in reviews] for name, reviews in twice.items()
@@ -134,7 +135,7 @@ def test_only_reviews_longer_than_200_characters_become_prompts(characters, coun
 
 
 def test_a_prompt_does_not_depend_on_the_others():
-    reviews = [imdb.Review(LONG + str(i), 0, imdb.text_key(LONG + str(i))) for i in range(50)]
+    reviews = [imdb.Review(LONG + str(i), 0, text_key(LONG + str(i))) for i in range(50)]
     encode = lambda text: text.split()  # noqa: E731
     alone = [imdb.make_prompts([review], encode, 3, 5)[0] for review in reviews]
     assert imdb.make_prompts(reviews, encode, 3, 5) == alone

@@ -16,6 +16,7 @@ from suite.metrics.evaluation import Study, curve_rows
 from suite.metrics.rows import select
 from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, PROXY_TOKENS, RAO_BLACKWELL
 from suite.pools import maker as pools
+from suite.pools import recipe
 from suite.pools.maker import PoolMaker
 from suite.runtime.hashing import digest
 
@@ -50,9 +51,9 @@ def closed(monkeypatch):
         def refuse(*_, **__):
             raise AssertionError("something was drawn or scored")
 
-        monkeypatch.setattr(pools, "generate_candidates", refuse)
-        monkeypatch.setattr(pools, "score_candidates", refuse)
-        monkeypatch.setattr(pools, "sequence_kl", refuse)
+        monkeypatch.setattr(recipe, "generate_candidates", refuse)
+        monkeypatch.setattr(recipe, "score_candidates", refuse)
+        monkeypatch.setattr(recipe, "sequence_kl", refuse)
 
     return close
 
@@ -121,7 +122,7 @@ def test_a_part_costs_its_share(make, policy):
 
 def test_an_interrupted_run_keeps_finished_shards(make, policy, monkeypatch, tmp_path):
     drawn = []
-    real = pools.generate_candidates
+    real = recipe.generate_candidates
 
     def interrupted(*arguments, prompt_ids, **options):
         if prompt_ids[0] == 3:
@@ -129,7 +130,7 @@ def test_an_interrupted_run_keeps_finished_shards(make, policy, monkeypatch, tmp
         drawn.append(prompt_ids)
         return real(*arguments, prompt_ids=prompt_ids, **options)
 
-    monkeypatch.setattr(pools, "generate_candidates", interrupted)
+    monkeypatch.setattr(recipe, "generate_candidates", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make().pool(policy, 4, seed=0)
     assert drawn == [[0, 1, 2]]
@@ -142,7 +143,7 @@ def test_an_interrupted_run_keeps_finished_shards(make, policy, monkeypatch, tmp
         drawn.append(prompt_ids)
         return real(*arguments, prompt_ids=prompt_ids, **options)
 
-    monkeypatch.setattr(pools, "generate_candidates", counted)
+    monkeypatch.setattr(recipe, "generate_candidates", counted)
     pool = make().pool(policy, 4, seed=0)
     assert drawn == [[0, 1, 2], [3, 4, 5], [6]]
     assert pool.num_prompts == 7
@@ -152,7 +153,7 @@ def test_interrupted_while_scoring_leaves_no_half_scored_shard(make, policy, mon
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pools, "score_candidates", interrupted)
+    monkeypatch.setattr(recipe, "score_candidates", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make().pool(policy, 4, seed=0)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

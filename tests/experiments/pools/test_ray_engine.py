@@ -14,7 +14,9 @@ import torch
 from suite.config.engine import EngineConfig, StageConfig
 from suite.config.run import SamplingConfig
 from suite.pools import maker as pools
-from suite.pools.maker import PoolMaker, Recipe, Unit
+from suite.pools import recipe
+from suite.pools.maker import PoolMaker
+from suite.pools.recipe import Recipe, Unit
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 
@@ -106,7 +108,7 @@ def test_bit_equal_to_a_single_process_and_resumed_by_either(make, tuned, tmp_pa
     def refuse(*_, **__):
         raise AssertionError("something was drawn")
 
-    monkeypatch.setattr(pools, "generate_candidates", refuse)
+    monkeypatch.setattr(recipe, "generate_candidates", refuse)
     monkeypatch.setattr(RayEngine, "fill", refuse)
     assert_same(make("shared").pool(tuned, 6, seed=3), alone)
     assert_same(on_ray.pool(tuned, 6, seed=3), alone)

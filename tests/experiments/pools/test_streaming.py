@@ -8,6 +8,7 @@ from bon.estimators import best_of_n_mean
 from suite.config.run import SamplingConfig
 from suite.pools import maker as pools
 from suite.pools.maker import PoolMaker
+from suite.pools.recipe import Unit
 from suite.pools.shards import LocalShards
 from suite.pools.streaming import PeakMemory, stream
 from suite.runtime.errors import UserError
@@ -89,7 +90,7 @@ def test_a_shard_of_another_configuration(maker, policy, tmp_path):
 def test_a_shard_of_other_prompts_that_does_not_say_what_made_it(maker, policy):
     first = maker.missing(policy, 2, seed=0)[0]
     recipe = maker._recipe(policy, 0)
-    pool = recipe.drawn(pools.Unit(first.key, [[5, 6]], range(1), range(2)))
+    pool = recipe.drawn(Unit(first.key, [[5, 6]], range(1), range(2)))
     LocalShards(maker.cache / "pools").save(first.key, range(2), pool)
     with pytest.raises(UserError, match=r"is a shard of another configuration \(other prompts\)"):
         maker.pool(policy, 2, seed=0, progress=False)

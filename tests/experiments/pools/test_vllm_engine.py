@@ -10,7 +10,8 @@ import pytest
 from suite.config.engine import EngineConfig, StageConfig
 from suite.config.run import SamplingConfig
 from suite.pools.engines import check_engine
-from suite.pools.maker import PoolMaker, Recipe, Unit
+from suite.pools.maker import PoolMaker
+from suite.pools.recipe import Recipe, Unit
 from suite.runtime.errors import UserError
 
 pytest.importorskip("ray", reason='needs pip install -e ".[scale]"')
