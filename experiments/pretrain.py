@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from suite.config.models import PretrainConfig
 from suite.config.registry import register
 from suite.data import imdb
-from suite.models.policies import CHECKSUMS, write_checksums
 from suite.pretrain import embedded_models
 from suite.pretrain.held_out import measure
 from suite.pretrain.model_card import write_card
+from suite.runtime.hashing import CHECKSUMS, write_checksums
 
 
 @hydra.main(config_path="../conf", config_name="pretrain", version_base="1.3")

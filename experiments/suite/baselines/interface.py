@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suite.config.baselines import TRAINERS
-from suite.config.run import BaselineConfig, SamplingConfig
+from suite.config.baselines import TRAINERS, BaselineConfig
+from suite.config.run import SamplingConfig
 from suite.models.policies import Judge, Policy
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from suite.config.baselines import BaselineConfig
 from suite.config.rules import check_writable
-from suite.config.run import BaselineConfig, PolicyConfig, RewardConfig, RunConfig, SamplingConfig, TaskConfig, TrackingConfig
+from suite.config.run import PolicyConfig, RewardConfig, RunConfig, SamplingConfig, TaskConfig, TrackingConfig
 from suite.runtime.errors import UserError
 
 PARTS = ("sampler", "ppo")

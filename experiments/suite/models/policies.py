@@ -18,8 +18,6 @@ from suite.models.rewards import FunctionReward, load_function
 from suite.models.sources import found_path
 from suite.runtime.device import choose_dtype, quick_products
 from suite.runtime.errors import UserError
-from suite.runtime.hashing import CHECKSUMS as CHECKSUMS
-from suite.runtime.hashing import write_checksums as write_checksums
 from suite.runtime.hub import commit_of
 
 disable_progress_bar()  # the suite's own bars are enough

@@ -19,7 +19,8 @@ from suite.data import imdb
 from suite.data.corpus import Corpus
 from suite.data.tasks import read_reviews
 from suite.models.policies import Policy, load_policy
-from suite.pretrain.embedded_models import FIRST_JUDGED_TOKEN, language_loss
+from suite.pretrain.distillation import FIRST_JUDGED_TOKEN
+from suite.pretrain.embedded_models import language_loss
 from suite.pretrain.held_out import CROPS, accuracy, held_out_perplexity
 from suite.pretrain.resumable_loop import Facts, Finetuning, finished, run
 from suite.runtime.device import choose_device, mixes, quick_products

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from suite.config.studies import ReproduceConfig, SmolLM2Config
 from suite.studies import against_trained
-from suite.studies.drawing import Run, draw, run_config, shared_overrides
+from suite.studies.drawing import draw, run_config, shared_overrides
 from suite.studies.store import load_study
+from suite.studies.workers import Run
 
 
 def run(config: ReproduceConfig, folder: Path) -> None:

@@ -16,8 +16,8 @@ from suite.config.baselines import BASELINES, BonSFTConfig
 from suite.config.registry import checked_config
 from suite.config.run import RunConfig
 from suite.data import imdb
-from suite.models.policies import write_checksums
 from suite.runtime.errors import UserError
+from suite.runtime.hashing import write_checksums
 
 BAD = [
     # overrides, the key and value in the message, what the message allows

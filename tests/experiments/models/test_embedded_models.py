@@ -7,8 +7,9 @@ import torch
 
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data import imdb
-from suite.models.policies import CHECKSUMS, load_judge, load_policy
+from suite.models.policies import load_judge, load_policy
 from suite.pretrain.held_out import measure
+from suite.runtime.hashing import CHECKSUMS
 from suite.runtime.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "experiments/models/tiny"

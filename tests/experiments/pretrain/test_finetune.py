@@ -12,11 +12,12 @@ from suite.config.models import FinetuneConfig
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data.corpus import Corpus
 from suite.data.imdb import Review
-from suite.models.policies import CHECKSUMS, load_judge, load_policy
+from suite.models.policies import load_judge, load_policy
 from suite.pretrain import finetune as finetuning
 from suite.pretrain.finetune import finetune
 from suite.pretrain.held_out import held_out_perplexity
 from suite.runtime.errors import UserError
+from suite.runtime.hashing import CHECKSUMS
 
 CPU = torch.device("cpu")
 

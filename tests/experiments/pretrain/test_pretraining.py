@@ -15,11 +15,12 @@ from suite.config.models import Architecture, PretrainConfig, TrainingSettings
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data.corpus import Corpus
 from suite.data.imdb import Review
-from suite.models.policies import load_judge, load_policy, write_checksums
+from suite.models.policies import load_judge, load_policy
 from suite.pretrain import embedded_models
 from suite.pretrain.held_out import accuracy, measure, perplexity
 from suite.pretrain.model_card import write_card
 from suite.runtime.errors import UserError
+from suite.runtime.hashing import write_checksums
 
 CPU = torch.device("cpu")
 SHAPE = Architecture(layers=1, width=16, heads=2, context=128)

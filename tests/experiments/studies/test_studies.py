@@ -13,13 +13,12 @@ from bon.tradeoffs.over_seeds import seeds_difference
 from suite.baselines.interface import train
 from suite.comparison.compare import checkpoint_pools, compare, pool_maker, prepare, training_task
 from suite.config.registry import register
-from suite.config.studies import NotebookConfig, ReproduceConfig, WeakProxyConfig
+from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
 from suite.metrics.rows import read_rows, select
 from suite.studies import store, weak_proxy
 from suite.studies.agreement import numbers
 from suite.studies.drawing import run_config
-from suite.studies.frontier import FrontierConfig
 from suite.studies.reproduction import reproduce
 
 NAMES = ["frontier", "weak_proxy", "notebook"]
