@@ -16,10 +16,11 @@ from suite.figures.reward_vs_kl import error_bars
 from suite.figures.style import ON_TOP, colour, line_style, marker
 from suite.metrics.cost import Costs, break_even
 from suite.metrics.naming import LABELS, called, title
-from suite.metrics.results import Results
+from suite.metrics.results import Results, interval
 from suite.metrics.rows import Row, select
 from suite.metrics.series import curve, last_step, level, middle, over_n, settings, tuned_methods
-from suite.metrics.text import fixed, parts, seeds_and_prompts
+from suite.metrics.statements import pays_off
+from suite.metrics.text import seeds_and_prompts
 
 
 def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:
@@ -110,11 +111,6 @@ def study_costs(results: Results) -> tuple[dict[str, Costs], dict[str, Interval]
     return {}, {}, {}
 
 
-def interval(found: Mapping[str, float | str]) -> Interval:
-    """An interval of `findings.json`, where infinity is a string."""
-    return Interval(*(np.asarray(float(found[end])) for end in ("value", "low", "high")))
-
-
 def figure(results: Results) -> Figure:
     """Gold reward against FLOPs of a request, and the total over requests where it is known."""
     panels: list[Panel] = [partial(reward_vs_cost, rows=results.rows, metric="gold")]
@@ -140,29 +136,6 @@ def caption(results: Results) -> str:
         f"Right: total FLOPs against requests, training included{of}. {' '.join(told)} Intervals: 95%, "
         f"{seeds_and_prompts(results)}."
     ).replace("  ", " ")
-
-
-def pays_off(results: Results, method: str, setting: str) -> list[str]:
-    """Equivalent n and break-even of a tuned policy, a sentence each; none where they are not known."""
-    found = results.compared(method, setting)
-    if not found:
-        return []
-    name = called(method, setting)
-    worth, requests = interval(found["equivalent_n"]), interval(found["break_even_requests"])
-    most = int(over_n(results.rows, "best_of_n", "gold").at.max())
-    if np.isinf(worth.value):
-        told = [f"{name} is worth more than best-of-{most}, the most that was drawn."]
-    elif np.isinf(worth.high):
-        told = [f"{name} is worth best-of-{fixed(float(worth.value), 0)} [{fixed(float(worth.low), 0)}, more than {most}]."]
-    else:
-        told = [f"{name} is worth best-of-{parts(found['equivalent_n'], 0)}."]
-    if np.isinf(requests.value):
-        return [*told, "Its training does not pay off: best-of-n of equal gold reward costs no more."]
-    at_most = "at most " if found["break_even_requests"].get("at_most") else ""
-    ends = [fixed(float(end), 0) if np.isfinite(end) else "never" for end in (requests.low, requests.high)]
-    below = "at most " if found["break_even_requests"].get("low_at_most") else ""
-    over = f" [{below}{ends[0]}, {ends[1]}]" if ends[0] != ends[1] else ""
-    return [*told, f"Its training pays off after {at_most}{fixed(float(requests.value), 0)}{over} requests, in FLOPs."]
 
 
 COST = StudyFigure(figure, caption)

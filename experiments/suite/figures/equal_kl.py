@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -12,32 +12,12 @@ from matplotlib.figure import Figure
 
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import SINGLE_COLUMN, colour, marker
-from suite.metrics.naming import setting_title, title
 from suite.metrics.results import Results
-from suite.metrics.series import settings, tuned_methods
+from suite.metrics.statements import Points, differences
 from suite.metrics.text import parts, seeds_and_prompts
 
-Points = Sequence[Mapping[str, float]]
 #: Markers of a method's second line and those after it.
 MARKERS = ("s", "^", "D", "v", "P")
-
-
-def differences(results: Results) -> dict[tuple[str, str], Points]:
-    """(method, name) -> differences at equal KL with their intervals: over what was swept, or over a single training."""
-    found: dict[tuple[str, str], Points] = {}
-    swept = results.findings.get("equal_kl", {})
-    for method in tuned_methods(results.rows):
-        choices = settings(results.rows, method)
-        if swept.get(method):
-            found[method, f"{title(method)} over {choices[0].partition('=')[0]}"] = swept[method]
-            continue
-        # Swept policies that end at one KL have a line each: over their training.
-        for choice in choices:
-            points = results.compared(method, choice).get("best_of_n_minus_method_at_equal_kl")
-            if points:
-                name = f"{title(method)}, {setting_title(choice)}" if choice else f"{title(method)} over training"
-                found[method, name] = points
-    return found
 
 
 def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bon.tradeoffs.overoptimisation import Form, OveroptimisationFit
-from suite.figures.cost import interval
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import colour, marker
 from suite.metrics.naming import called, title
-from suite.metrics.results import Results
+from suite.metrics.results import Results, interval
 from suite.metrics.rows import Row
 from suite.metrics.series import Curve, over_n, over_training, settings, tuned_methods
 from suite.metrics.text import fixed, parts, seeds_and_prompts

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import COLOURS
 from suite.metrics.speeds import Speed
-from suite.metrics.text import fixed
+from suite.metrics.statements import measured, pairs, times
 
 #: Fill and hatch of bars in the order of contenders: told apart in grey too.
 BARS = (
@@ -25,31 +25,6 @@ BARS = (
     ("black", ""),
     ("white", "----"),
 )
-LIMIT = "limit: matrix products"
-#: How this project's contenders begin.
-OURS = ("bon, ", "bon compiled, ", "ours, ")
-
-
-def measured(speeds: Sequence[Speed], sampling: bool) -> list[Speed]:
-    """Lines with a number: of sampling, or of the rest; the machine's limit is none of the contenders."""
-    lines = [line for line in speeds if (line.what == "sampling") == sampling and not np.isnan(line.median)]
-    return [line for line in lines if not line.contender.startswith(LIMIT)]
-
-
-def pairs(speeds: Sequence[Speed], sampling: bool) -> list[tuple[Speed, Speed]]:
-    """(ours, a rival at the same n) of every rival; of sampling, in the same precision, which names end in."""
-    lines = measured(speeds, sampling)
-    ours = [line for line in lines if line.contender.startswith(OURS)]
-    rivals = [line for line in lines if line not in ours]
-    alike = (
-        (lambda a, b: a.contender.rpartition(", ")[2] == b.contender.rpartition(", ")[2]) if sampling else lambda a, b: True
-    )
-    return [(one, rival) for rival in rivals for one in ours if one.n == rival.n and alike(one, rival)]
-
-
-def times(ours: Speed, rival: Speed) -> str:
-    """How many times as fast ours is; both know their ratio to the same contender."""
-    return fixed(rival.ratio / ours.ratio, 1)
 
 
 def speed_bars(axes: Axes, speeds: Sequence[Speed], unit: str) -> None:

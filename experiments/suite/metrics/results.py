@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bon.intervals import Interval
 from suite.metrics.rows import Row, read_rows
 from suite.metrics.series import over_seeds
 from suite.runtime.errors import UserError
@@ -128,3 +129,8 @@ def stored_scores(path: Path, names: Sequence[str] = ("proxy", "gold")) -> Score
     prompt, candidate = (table[name].to_numpy() for name in ("prompt_id", "candidate_id"))
     order, prompts = np.lexsort((candidate, prompt)), len(np.unique(prompt))
     return Scores({name: table[name].to_numpy()[order].reshape(prompts, -1).astype(np.float64) for name in names})
+
+
+def interval(found: Mapping[str, float | str]) -> Interval:
+    """An interval of `findings.json`, where infinity is a string."""
+    return Interval(*(np.asarray(float(found[end])) for end in ("value", "low", "high")))

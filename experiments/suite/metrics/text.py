@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from suite.metrics.naming import title
+from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
-
-if TYPE_CHECKING:
-    from suite.metrics.results import Results
 
 #: Decimal places of a metric.
 DIGITS = {"perplexity": 0, "tokens_per_request": 0, "reward_tokens_per_request": 0, "length": 1}

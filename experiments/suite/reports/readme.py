@@ -12,16 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from suite.figures.cost import pays_off
-from suite.figures.equal_kl import differences
 from suite.figures.reward_vs_n import REWARD_VS_N
-from suite.figures.speed import pairs, times
 from suite.figures.studies import FIGURES, loaded
 from suite.metrics.naming import called, title
 from suite.metrics.results import Results, command
 from suite.metrics.rows import Row, select
 from suite.metrics.series import MEASURED, level, middle, over_n, settings, tuned_methods
 from suite.metrics.speeds import read_csv, table
+from suite.metrics.statements import differences, pairs, pays_off, times
 from suite.metrics.text import number, parts, seeds_of_methods
 from suite.reports import paper_tables
 from suite.runtime.errors import UserError

@@ -11,7 +11,6 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 
 from suite.figures import style
-from suite.figures.equal_kl import differences
 from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
 from suite.figures.speed import SPEED
@@ -20,6 +19,7 @@ from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
 from suite.metrics.series import over_seeds, over_training, settings, spread
 from suite.metrics.speeds import Speed, write_csv
+from suite.metrics.statements import differences
 from suite.runtime.errors import UserError
 
 SPEEDS = [
