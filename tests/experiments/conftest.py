@@ -23,7 +23,8 @@ from suite.config.registry import register
 from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig
 from suite.data import imdb, tasks
 from suite.data.text_keys import clean
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.pretrain import embedded_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,7 +11,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "experiments")]
 from suite.baselines.interface import TrainingTask, train  # noqa: E402
 from suite.config.baselines import PPOConfig  # noqa: E402
 from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig  # noqa: E402
-from suite.models.policies import load_judge, load_policy  # noqa: E402
+from suite.models.policies import load_policy  # noqa: E402
+from suite.models.rewards import load_judge  # noqa: E402
 
 UPDATES = 20
 

@@ -19,7 +19,8 @@ from suite.baselines.interface import TrainingTask, train  # noqa: E402
 from suite.comparison import processes  # noqa: E402
 from suite.config.baselines import PPOConfig  # noqa: E402
 from suite.config.run import JudgeConfig, PolicyConfig, RunConfig, SamplingConfig  # noqa: E402
-from suite.models.policies import load_judge, load_policy  # noqa: E402
+from suite.models.policies import load_policy  # noqa: E402
+from suite.models.rewards import load_judge  # noqa: E402
 from suite.runtime import distributed  # noqa: E402
 
 SETTINGS = {"updates": 4, "batch_size": 8, "checkpoint_every": 2, "num_mini_batches": 2, "num_ppo_epochs": 2}

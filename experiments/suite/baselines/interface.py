@@ -10,7 +10,8 @@ from typing import Any
 
 from suite.config.baselines import TRAINERS, BaselineConfig
 from suite.config.run import SamplingConfig
-from suite.models.policies import Judge, Policy
+from suite.models.policies import Policy
+from suite.models.rewards import Judge
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from suite.config.baselines import PPOConfig
 from suite.config.benchmark import BenchmarkConfig
 from suite.data import imdb
 from suite.metrics.speeds import Speed
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.runtime.device import choose_device, has_bfloat16, mixes
 from suite.runtime.errors import UserError
 from suite.runtime.paths import located

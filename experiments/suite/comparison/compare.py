@@ -34,8 +34,8 @@ from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows
 from suite.metrics.rows import Row
 from suite.metrics.vocabulary import SPENT
 from suite.models.files import check_label, here, matching_tokenizer
-from suite.models.policies import Judge, Policy, check_files, load_checkpoint, load_judge, load_policy
-from suite.models.rewards import check_function, load_function
+from suite.models.policies import Policy, check_files, load_checkpoint, load_policy
+from suite.models.rewards import Judge, check_function, load_function, load_judge
 from suite.models.sources import found_path
 from suite.pools.engines import check_engine, chosen_engine
 from suite.pools.maker import PoolMaker

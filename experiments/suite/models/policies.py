@@ -7,24 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from bon import ClassifierReward
 from bon.generation.fast.step_cache import capturable
-from suite.config.run import JudgeConfig, PolicyConfig
+from suite.config.run import PolicyConfig
 from suite.models.files import here, weights_digest
-from suite.models.rewards import FunctionReward, load_function
 from suite.models.sources import found_path
-from suite.runtime.device import choose_dtype, quick_products
+from suite.runtime.device import choose_dtype
 from suite.runtime.errors import UserError
 from suite.runtime.hub import commit_of
 
 disable_progress_bar()  # the suite's own bars are enough
 PAD_TOKEN = "<|pad|>"
 _PAD_LOGIT = -1e4
-#: Padded tokens that a judge reads at once: a GPU is idle between the layers of fewer.
-_JUDGED_AT_ONCE = {"cpu": 8192, "cuda": 65536}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,25 +42,6 @@ class Policy:
     def parameters(self) -> int:
         """Number of parameters, tied ones once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
-
-
-@dataclass(frozen=True, eq=False)
-class Judge:
-    """A reward with the hash of the classifier or the function behind it."""
-
-    reward: ClassifierReward | FunctionReward
-    digest: str
-    folder: str | None = None
-
-    @property
-    def revision(self) -> str | None:
-        """The commit on the hub that it came from, if it did."""
-        return None if self.folder is None else commit_of(self.folder)
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters of the classifier; a function has none."""
-        return sum(parameter.numel() for parameter in self.reward.model.parameters())
 
 
 def own_padding(tokenizer: Any) -> Any:
@@ -142,28 +119,6 @@ def prepared(model: Any, tokenizer: Any, device: torch.device) -> Any:
     """A language model as every part of the suite expects it."""
     never_padding(with_room_for(model, tokenizer), tokenizer)
     return model.to(device).eval()
-
-
-def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
-    """A reward from a sequence classifier or a Python function; on a GPU matrices are multiplied in TF32 from now on.
-
-    Raises:
-        UserError: files are missing or damaged, the hub cannot be reached, the label does not exist, or there is no such
-            function.
-    """
-    if config._target_ is not None:
-        function = load_function(config._target_, f"{key}._target_")
-        return Judge(function, function.digest)
-    local = here(config, key, "reward=tiny")
-    digest = weights_digest(local.path, f"{key}.path={config.path}")
-    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
-    model = _from_pretrained(AutoModelForSequenceClassification, local.path, key).to(device)
-    quick_products(device)
-    try:
-        reward = ClassifierReward(model, tokenizer, config.label, batch_tokens=_JUDGED_AT_ONCE.get(device.type, 8192))
-        return Judge(reward, digest, local.path)
-    except ValueError as error:
-        raise UserError(f"{key}.label={config.label}: {error}") from None
 
 
 def check_files(path: str, key: str) -> None:

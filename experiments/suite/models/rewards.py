@@ -7,13 +7,25 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from bon import ClassifierReward
 from bon.rewards import Reward, RewardError, checked_scores
+from suite.config.run import JudgeConfig
+from suite.models.files import here, weights_digest
+from suite.models.policies import _from_pretrained
+from suite.runtime.device import quick_products
 from suite.runtime.errors import UserError
+from suite.runtime.hub import commit_of
+
+#: Padded tokens that a judge reads at once: a GPU is idle between the layers of fewer.
+_JUDGED_AT_ONCE = {"cpu": 8192, "cuda": 65536}
 
 
 class FunctionReward:
@@ -79,3 +91,44 @@ def _source(function: Callable[..., Any]) -> str:
         return Path(inspect.getsourcefile(inspect.unwrap(function)) or "").read_text(encoding="utf-8")
     except (TypeError, OSError):  # built in
         return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A reward with the hash of the classifier or the function behind it."""
+
+    reward: ClassifierReward | FunctionReward
+    digest: str
+    folder: str | None = None
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub that it came from, if it did."""
+        return None if self.folder is None else commit_of(self.folder)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the classifier; a function has none."""
+        return sum(parameter.numel() for parameter in self.reward.model.parameters())
+
+
+def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
+    """A reward from a sequence classifier or a Python function; on a GPU matrices are multiplied in TF32 from now on.
+
+    Raises:
+        UserError: files are missing or damaged, the hub cannot be reached, the label does not exist, or there is no such
+            function.
+    """
+    if config._target_ is not None:
+        function = load_function(config._target_, f"{key}._target_")
+        return Judge(function, function.digest)
+    local = here(config, key, "reward=tiny")
+    digest = weights_digest(local.path, f"{key}.path={config.path}")
+    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
+    model = _from_pretrained(AutoModelForSequenceClassification, local.path, key).to(device)
+    quick_products(device)
+    try:
+        reward = ClassifierReward(model, tokenizer, config.label, batch_tokens=_JUDGED_AT_ONCE.get(device.type, 8192))
+        return Judge(reward, digest, local.path)
+    except ValueError as error:
+        raise UserError(f"{key}.label={config.label}: {error}") from None

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from bon import Candidates
 from bon.candidates import stacked
 from suite.config.run import SamplingConfig
-from suite.models.policies import Judge, Policy
+from suite.models.policies import Policy
+from suite.models.rewards import Judge
 from suite.pools.recipe import MOST_CANDIDATES, PROMPT_BLOCK, TOLD, Engine, Recipe, Unit
 from suite.pools.shards import LocalShards, Shards, pieces
 from suite.runtime import distributed

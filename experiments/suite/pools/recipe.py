@@ -16,7 +16,8 @@ from bon.likelihood import sequence_logprobs
 from suite.config.run import SamplingConfig
 from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, PROXY_TOKENS, RAO_BLACKWELL
 from suite.models.flops import scored_tokens
-from suite.models.policies import Judge, Policy
+from suite.models.policies import Policy
+from suite.models.rewards import Judge
 from suite.pools.shards import Shards
 from suite.runtime.hashing import digest
 

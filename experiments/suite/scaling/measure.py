@@ -14,7 +14,8 @@ from bon import Candidates
 from suite.config.run import JudgeConfig, PolicyConfig, SamplingConfig
 from suite.config.scaling import ScalingConfig
 from suite.data import imdb
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.pools.recipe import PROMPT_BLOCK, Recipe
 from suite.runtime.paths import located
 from suite.scaling.measured import Measured, Stored

@@ -17,8 +17,7 @@ from suite.config.run import SamplingConfig
 from suite.metrics.cost import Costs, break_even, request_flops, request_reward_tokens
 from suite.metrics.vocabulary import PROXY_TOKENS
 from suite.models.flops import FlopMeter, flops_per_token, scored_tokens
-from suite.models.policies import Judge
-from suite.models.rewards import FunctionReward
+from suite.models.rewards import FunctionReward, Judge
 from suite.pools.maker import PoolMaker
 
 

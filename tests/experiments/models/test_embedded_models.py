@@ -7,7 +7,8 @@ import torch
 
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data import imdb
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.pretrain.held_out import measure
 from suite.runtime.hashing import CHECKSUMS
 from suite.runtime.paths import REPOSITORY

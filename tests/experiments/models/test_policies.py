@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from bon import generate_candidates
 from suite.config.run import JudgeConfig, PolicyConfig
-from suite.models.policies import check_files, load_checkpoint, load_judge, load_policy, never_padding
+from suite.models.policies import check_files, load_checkpoint, load_policy, never_padding
+from suite.models.rewards import load_judge
 from suite.runtime.device import choose_device
 from suite.runtime.errors import UserError
 from suite.runtime.hashing import write_checksums

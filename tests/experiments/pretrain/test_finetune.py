@@ -12,7 +12,8 @@ from suite.config.models import FinetuneConfig
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data.corpus import Corpus
 from suite.data.imdb import Review
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.pretrain import finetune as finetuning
 from suite.pretrain.finetune import finetune
 from suite.pretrain.held_out import held_out_perplexity

@@ -15,7 +15,8 @@ from suite.config.models import Architecture, PretrainConfig, TrainingSettings
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data.corpus import Corpus
 from suite.data.imdb import Review
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.pretrain import embedded_models
 from suite.pretrain.held_out import accuracy, measure, perplexity
 from suite.pretrain.model_card import write_card

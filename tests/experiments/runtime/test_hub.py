@@ -15,7 +15,8 @@ from huggingface_hub import constants
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.data import imdb, tasks
 from suite.models.files import here
-from suite.models.policies import load_judge, load_policy
+from suite.models.policies import load_policy
+from suite.models.rewards import load_judge
 from suite.runtime.errors import UserError
 from suite.runtime.hub import fetched
 
