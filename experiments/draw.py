@@ -10,7 +10,7 @@ from suite.runtime.command import command, job  # first: the package says in one
 import hydra
 from omegaconf import DictConfig
 
-from suite.comparison.compare import pool_maker, prepare
+from suite.comparison.setup import pool_maker, prepare
 from suite.config.registry import checked_config, register
 from suite.pools.streaming import stream
 

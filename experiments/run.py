@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from suite.analysis.findings import as_json
 from suite.comparison import processes
-from suite.comparison.compare import compare, model_facts, prepare
+from suite.comparison.compare import compare
+from suite.comparison.setup import model_facts, prepare
 from suite.config.registry import checked_config, register
 from suite.figures.run_figures import draw_run
 from suite.metrics.rows import write_rows

@@ -1,4 +1,4 @@
-"""Sentences and pairs that figures, tables and the README share: what a policy is worth, where it is better, how much faster."""
+"""Sentences that figures and the README share: what a policy is worth, where it is better, how much faster this sampler is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewards that are Python functions of the user's: found by name, tried on a few texts before anything expensive begins."""
+"""Rewards: sequence classifiers, and Python functions of the user's, tried on a few texts before anything expensive begins."""
 
 from __future__ import annotations
 

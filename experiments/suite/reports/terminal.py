@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from suite.analysis.findings import sentences
 from suite.baselines.health import warnings
-from suite.comparison.compare import Comparison, Outcome
+from suite.comparison.compare import Outcome
+from suite.comparison.setup import Comparison
 from suite.config.run import RunConfig
 from suite.metrics.naming import title
 from suite.metrics.rows import Row, select

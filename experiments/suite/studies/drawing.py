@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from suite.comparison.compare import model_facts, pool_maker, prepare
+from suite.comparison.setup import model_facts, pool_maker, prepare
 from suite.config.registry import checked_config
 from suite.config.run import RunConfig
 from suite.config.studies import ReproduceConfig

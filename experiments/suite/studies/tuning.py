@@ -17,7 +17,7 @@ import numpy as np
 from tabulate import tabulate
 
 from suite.baselines.interface import Training, train
-from suite.comparison.compare import prepare, training_task
+from suite.comparison.setup import prepare, training_task
 from suite.config.tune import TuneConfig
 from suite.runtime.paths import located
 

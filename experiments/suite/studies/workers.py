@@ -12,7 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 from suite.baselines.interface import train
-from suite.comparison.compare import Comparison, checkpoint_pools, pool_maker, prepare, training_task
+from suite.comparison.compare import checkpoint_pools
+from suite.comparison.setup import Comparison, pool_maker, prepare, training_task
 from suite.config.run import RunConfig
 from suite.runtime.paths import located
 from suite.studies.store import Trained

@@ -2,7 +2,8 @@
 
 import pytest
 
-from suite.comparison.compare import compare, prepare
+from suite.comparison.compare import compare
+from suite.comparison.setup import prepare
 from suite.config.baselines import BASELINES, TRAINERS
 from suite.figures.run_figures import draw_figures
 from suite.metrics.naming import title

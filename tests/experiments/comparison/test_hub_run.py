@@ -13,7 +13,8 @@ from huggingface_hub import constants
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from bon import Candidates
-from suite.comparison.compare import compare, prepare
+from suite.comparison.compare import compare
+from suite.comparison.setup import prepare
 from suite.metrics.rows import read_rows
 from suite.reports.terminal import table, verdict
 from suite.runtime.errors import UserError
@@ -167,6 +168,6 @@ def test_a_published_policy_of_another_vocabulary(hub, repositories, configure):
 
 
 def test_a_label_that_the_classifier_lacks(repositories, configure, monkeypatch):
-    monkeypatch.setattr("suite.comparison.compare.load_policy", None)
+    monkeypatch.setattr("suite.comparison.setup.load_policy", None)
     with pytest.raises(UserError, match=r"^reward\.proxy\.label=GOOD: .*its labels are 'NEGATIVE', 'POSITIVE'$"):
         prepare(configure(f"reward.proxy.path={repositories['distilbert']}", "reward.proxy.label=GOOD"))

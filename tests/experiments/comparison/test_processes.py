@@ -19,7 +19,7 @@ from bon import Candidates
 from suite.baselines.checkpoints import described, read_log
 from suite.baselines.interface import train
 from suite.comparison import processes
-from suite.comparison.compare import prepare, training_task
+from suite.comparison.setup import prepare, training_task
 from suite.pools import maker as pools
 from suite.pools import recipe
 from suite.pools.maker import PoolMaker

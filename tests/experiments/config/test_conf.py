@@ -6,7 +6,7 @@ import itertools
 import pytest
 from omegaconf import MISSING, OmegaConf
 
-from suite.comparison.compare import prepare
+from suite.comparison.setup import prepare
 from suite.config.baselines import BASELINES, PPOConfig
 from suite.config.models import PretrainConfig
 from suite.config.registry import checked_config

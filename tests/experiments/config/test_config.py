@@ -10,8 +10,8 @@ import huggingface_hub
 import pytest
 from hydra.errors import ConfigCompositionException
 
-from suite.comparison import compare
-from suite.comparison.compare import prepare
+from suite.comparison import setup
+from suite.comparison.setup import prepare
 from suite.config.baselines import BASELINES, BonSFTConfig
 from suite.config.registry import checked_config
 from suite.config.run import RunConfig
@@ -197,8 +197,8 @@ def no_model(monkeypatch):
     def loaded(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(compare, "load_policy", loaded)
-    monkeypatch.setattr(compare, "load_judge", loaded)
+    monkeypatch.setattr(setup, "load_policy", loaded)
+    monkeypatch.setattr(setup, "load_judge", loaded)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from suite.comparison.compare import compare, prepare
+from suite.comparison.compare import compare
+from suite.comparison.setup import prepare
 from suite.models.rewards import check_function, load_function
 from suite.reports.terminal import plan, table, verdict
 from suite.runtime.errors import UserError
@@ -163,7 +164,7 @@ def test_a_reward_that_fails_later(own, asked):
     ],
 )
 def test_what_is_refused_before_a_model_is_loaded(asked, monkeypatch, overrides, told):
-    monkeypatch.setattr("suite.comparison.compare.load_policy", None)
+    monkeypatch.setattr("suite.comparison.setup.load_policy", None)
     with pytest.raises(UserError, match=told) as caught:
         prepare(asked(*overrides))
     assert "\n" not in str(caught.value)

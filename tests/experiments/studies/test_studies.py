@@ -11,7 +11,8 @@ from bon.estimators import best_of_n_mean
 from bon.intervals import seeds_mean
 from bon.tradeoffs.over_seeds import seeds_difference
 from suite.baselines.interface import train
-from suite.comparison.compare import checkpoint_pools, compare, pool_maker, prepare, training_task
+from suite.comparison.compare import checkpoint_pools, compare
+from suite.comparison.setup import pool_maker, prepare, training_task
 from suite.config.registry import register
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
@@ -252,7 +253,7 @@ def test_what_differs_is_named(first, tmp_path, world):
 
 def test_rebuilding_needs_no_models(first, monkeypatch):
     results, config, _, _ = first
-    monkeypatch.setattr("suite.comparison.compare.prepare", lambda *_: pytest.fail("a model was asked for"))
+    monkeypatch.setattr("suite.comparison.setup.prepare", lambda *_: pytest.fail("a model was asked for"))
     before = (results / "frontier" / "metrics.csv").read_bytes()
     (results / "frontier" / "metrics.csv").unlink()
     (results / "frontier" / "findings.json").unlink()
