@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from suite.config.run import JudgeConfig, PolicyConfig
@@ -105,3 +106,17 @@ def _read(kind: Any, path: str, key: str) -> Any:
     except Exception as error:  # tokenizers' own errors are bare exceptions
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{key}: cannot be read from {path} ({reason})") from None
+
+
+def loaded(kind: Any, source: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a model or a tokenizer from a folder, weights from safetensors alone.
+
+    Raises:
+        UserError: it cannot be loaded; names the key.
+    """
+    options = {} if kind is AutoTokenizer else {"dtype": dtype, "use_safetensors": True}
+    try:
+        return kind.from_pretrained(source, **options)
+    except Exception as error:  # tokenizers' and safetensors' own errors are bare exceptions
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{key}: cannot load {source} ({reason})") from None

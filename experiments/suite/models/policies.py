@@ -12,7 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from bon.generation.fast.step_cache import capturable
 from suite.config.run import PolicyConfig
-from suite.models.files import here, weights_digest
+from suite.models.files import here, loaded, weights_digest
 from suite.models.sources import found_path
 from suite.runtime.device import choose_dtype
 from suite.runtime.errors import UserError
@@ -98,13 +98,13 @@ def load_policy(config: PolicyConfig, device: torch.device) -> Policy:
     path = found_path(config)
     local = here(replace(config, path=path), "policy", "policy=tiny")
     digest = weights_digest(local.path, f"policy.path={path}")
-    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
+    tokenizer = loaded(AutoTokenizer, local.path, key)
     if config.pad_token is not None and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         if config.pad_token not in tokenizer.get_vocab():
             raise UserError(f"policy.pad_token={config.pad_token} is not allowed: must be a token of {local.path}, or null")
         tokenizer.pad_token = config.pad_token
     tokenizer = own_padding(tokenizer)
-    model = _from_pretrained(AutoModelForCausalLM, local.path, key, dtype)
+    model = loaded(AutoModelForCausalLM, local.path, key, dtype)
     return Policy(config.name, prepared(model, tokenizer, device), tokenizer, digest, local.path)
 
 
@@ -128,12 +128,3 @@ def check_files(path: str, key: str) -> None:
         UserError: a file is missing or has another hash.
     """
     weights_digest(path, key)
-
-
-def _from_pretrained(kind: Any, source: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
-    options = {} if kind is AutoTokenizer else {"dtype": dtype, "use_safetensors": True}
-    try:
-        return kind.from_pretrained(source, **options)
-    except Exception as error:  # tokenizers' and safetensors' own errors are bare exceptions
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{key}: cannot load {source} ({reason})") from None

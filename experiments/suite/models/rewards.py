@@ -18,8 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bon import ClassifierReward
 from bon.rewards import Reward, RewardError, checked_scores
 from suite.config.run import JudgeConfig
-from suite.models.files import here, weights_digest
-from suite.models.policies import _from_pretrained
+from suite.models.files import here, loaded, weights_digest
 from suite.runtime.device import quick_products
 from suite.runtime.errors import UserError
 from suite.runtime.hub import commit_of
@@ -124,8 +123,8 @@ def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
         return Judge(function, function.digest)
     local = here(config, key, "reward=tiny")
     digest = weights_digest(local.path, f"{key}.path={config.path}")
-    tokenizer = _from_pretrained(AutoTokenizer, local.path, key)
-    model = _from_pretrained(AutoModelForSequenceClassification, local.path, key).to(device)
+    tokenizer = loaded(AutoTokenizer, local.path, key)
+    model = loaded(AutoModelForSequenceClassification, local.path, key).to(device)
     quick_products(device)
     try:
         reward = ClassifierReward(model, tokenizer, config.label, batch_tokens=_JUDGED_AT_ONCE.get(device.type, 8192))
