@@ -40,7 +40,7 @@ class ScalingConfig:
     """Tokens that are left of its responses."""
     output: str = "results/scaling"
     """Where measurements are kept."""
-    document: str = "docs/scaling.md"
+    document: str = "docs/experiments/scale.md"
     """The page whose tables are written."""
 
 
