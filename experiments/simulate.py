@@ -1,4 +1,4 @@
-"""Write the tables of docs/scaling.md from published figures and from what was measured. `measure=true` measures again."""
+"""Write the tables of docs/experiments/scale.md from published and measured figures. `measure=true` measures again."""
 
 # isort: off
 from suite.runtime.errors import UserError

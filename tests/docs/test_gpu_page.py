@@ -1,4 +1,4 @@
-"""Numbers of `docs/gpu.md` are those of the files that it names."""
+"""Numbers of `docs/experiments/gpu.md` are those of the files that it names."""
 
 import json
 import statistics
@@ -8,7 +8,7 @@ import pytest
 from suite.metrics.rows import read_rows
 from suite.runtime.paths import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "gpu.md").read_text()
+PAGE = (REPOSITORY / "docs" / "experiments" / "gpu.md").read_text()
 FLAT = " ".join(PAGE.split())
 H200 = json.loads((REPOSITORY / "results" / "smollm2" / "gpu" / "h200_speed.json").read_text())
 PRECISION = REPOSITORY / "results" / "precision"

@@ -48,7 +48,8 @@ def check(config: RunConfig, processes: int) -> None:
     for name in ("DEEPSPEED", "FSDP"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise UserError(
-                f"ACCELERATE_USE_{name}=true: weights are not sharded here; start with torchrun, see docs/processes.md"
+                f"ACCELERATE_USE_{name}=true: weights are not sharded here; start with torchrun, "
+                "see docs/experiments/processes.md"
             )
     here, device = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), choose_device(config.device)
     if device.index is not None:

@@ -25,5 +25,5 @@ class ScalingConfig:
     """Tokens that are left of its responses."""
     output: str = "results/scaling"
     """Where measurements are kept."""
-    document: str = "docs/scaling.md"
+    document: str = "docs/experiments/scale.md"
     """The page whose tables are written."""

@@ -18,7 +18,9 @@ from suite.figures.reward_vs_n import REWARD_VS_N
 from suite.figures.speed import SPEED
 from suite.figures.style import styled
 from suite.metrics.results import Results, command
+from suite.metrics.series import tuned_methods
 from suite.metrics.speeds import read_csv
+from suite.metrics.training_budget import FEWEST, training_budget
 from suite.runtime.errors import UserError
 
 _AGAINST_TRAINED: dict[str, StudyFigure] = {
@@ -38,14 +40,27 @@ FIGURES: dict[str, dict[str, StudyFigure]] = {
 }
 
 
+#: Nothing is left of these where there is no trained policy.
+_OF_TRAINED = ("reward_vs_kl", "equal_kl", "cost")
+
+
+def figures_of(study: str, results: Any) -> dict[str, StudyFigure]:
+    """Return name -> figure of what `loaded` returned: without a trained policy, those of best-of-n alone."""
+    known = FIGURES[study]
+    if isinstance(results, Results) and not tuned_methods(results.rows):
+        return {name: figure for name, figure in known.items() if name not in _OF_TRAINED}
+    return known
+
+
 def loaded(study: str, folder: Path) -> Any:
-    """What the figures of a study are drawn from.
+    """Return what the figures of a study are drawn from, without policies that were trained on too few responses to be shown.
 
     Raises:
         UserError: there are no results.
     """
     if study != "benchmark":
-        return Results.load(study, folder)
+        results, budget = Results.load(study, folder), training_budget(folder)
+        return results.without_trained() if budget and budget.responses < FEWEST else results
     if not (folder / "speed.csv").is_file():
         raise UserError(f"{study}: {folder / 'speed.csv'} is missing; {command(study, True)} makes it")
     return read_csv(folder / "speed.csv")
@@ -80,10 +95,10 @@ def draw(study: str, folder: Path, names: Sequence[str] | None = None) -> list[P
     """
     if study not in FIGURES:
         raise UserError(f"study={study}: there are figures of {', '.join(FIGURES)}")
-    known = FIGURES[study]
+    results = loaded(study, folder)
+    known = figures_of(study, results)
     for name in names or ():
         if name not in known:
             raise UserError(f"figure={name}: {study} has {', '.join(known)}")
-    results = loaded(study, folder)
     with styled():
         return [save(known[name].figure(results), name, folder / "figures")[0] for name in (known if names is None else names)]

@@ -78,6 +78,10 @@ class Results:
             raise UserError(f"{study}: {folder} is of another schema ({error!r}); {command(study, True)} makes it") from error
         return cls.of(study, rows, findings, folder)
 
+    def without_trained(self) -> Results:
+        """Return the base policy and best-of-n alone."""
+        return Results(self.study, [row for row in self.rows if row.method in ("base", "best_of_n")], {}, self.folder)
+
     def compared(self, method: str, setting: str = "") -> Mapping[str, Any]:
         """What `findings.json` says of best-of-n against a tuned policy; empty where it says nothing."""
         return self.findings.get("compared", {}).get(key_of(method, setting), {})

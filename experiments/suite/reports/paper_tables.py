@@ -11,7 +11,7 @@ from tabulate import tabulate
 from suite.metrics.naming import title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
-from suite.metrics.series import MEASURED, last_step, settings, tuned_methods
+from suite.metrics.series import MEASURED, last_step, middle, settings, tuned_methods
 from suite.metrics.text import ends_of, number
 
 COLUMNS = ("method", "n or kl_coef", "gold reward", "win rate", "KL (nats)", "perplexity", "distinct-2", "tokens per request")
@@ -36,25 +36,37 @@ class Cell(NamedTuple):
     bound: bool = False
 
 
-def lines(rows: Sequence[Row]) -> list[list[Cell]]:
-    """The cells of every line: base policy, best-of-n, each tuned policy by setting, and best-of-n on top of each."""
+def lines(rows: Sequence[Row], trained: int | None = None, metrics: Sequence[str] = METRICS) -> list[list[Cell]]:
+    """Return the cells of every line: base policy, best-of-n, each tuned policy by setting, and best-of-n on top of each.
+
+    Args:
+        rows: over all seeds.
+        trained: show so many tuned methods, each at its middle setting and once; all unless given.
+        metrics: the columns of numbers.
+    """
     largest = max(row.n for row in rows if row.method == "best_of_n")
     shown: list[tuple[str, int, int | None, str]] = [("base", 1, None, "")]
     shown += [("best_of_n", n, None, "") for n in sorted({*(n for n in NS if n < largest), largest})]
-    for method in tuned_methods(rows):
-        shown += [(method, 1, last_step(rows, method, setting), setting) for setting in settings(rows, method)]
-    for method in tuned_methods(rows):
+    for method in tuned_methods(rows)[:trained]:
+        chosen = settings(rows, method) if trained is None else [middle(settings(rows, method))]
+        shown += [(method, 1, last_step(rows, method, setting), setting) for setting in chosen]
+    for method in tuned_methods(rows) if trained is None else ():
         top = f"{method}+best_of_n"
         for setting in settings(rows, method):
             ns = [row.n for row in rows if (row.method, row.setting) == (top, setting)]
             shown += [(top, max(ns), last_step(rows, method, setting), setting)] if ns else []
-    return [_line(select(rows, method=m, n=n, step=step, setting=setting), m, n, setting) for m, n, step, setting in shown]
+    return [
+        _line(select(rows, method=m, n=n, step=step, setting=setting), m, n, setting, metrics) for m, n, step, setting in shown
+    ]
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A table for GitHub; intervals stand below their numbers."""
-    cells = [["<br>".join(filter(None, (_bounded(cell, "github"), cell.ends))) for cell in line] for line in lines(rows)]
-    return tabulate(cells, headers=COLUMNS, tablefmt="github", disable_numparse=True)
+def markdown(rows: Sequence[Row], trained: int | None = None, metrics: Sequence[str] = METRICS) -> str:
+    """Return a table for GitHub, intervals below their numbers; arguments as of `lines`."""
+    shown = lines(rows, trained, metrics)
+    cells = [["<br>".join(filter(None, (_bounded(cell, "github"), cell.ends))) for cell in line] for line in shown]
+    titles = dict(zip(METRICS, COLUMNS[2:], strict=True))
+    headers = [*COLUMNS[:2], *(titles[metric] for metric in metrics)]
+    return tabulate(cells, headers=headers, tablefmt="github", disable_numparse=True)
 
 
 def latex(rows: Sequence[Row]) -> str:
@@ -86,9 +98,9 @@ def escaped(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def _line(found: Sequence[Row], method: str, n: int, setting: str) -> list[Cell]:
+def _line(found: Sequence[Row], method: str, n: int, setting: str, metrics: Sequence[str]) -> list[Cell]:
     swept = ", ".join(filter(None, (f"n = {n}" if n > 1 else "", setting.partition("=")[2])))
-    return [Cell(title(method)), Cell(swept), *(_cell(found, metric, method) for metric in METRICS)]
+    return [Cell(title(method)), Cell(swept), *(_cell(found, metric, method) for metric in metrics)]
 
 
 def _cell(found: Sequence[Row], metric: str, method: str) -> Cell:

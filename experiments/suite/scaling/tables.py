@@ -1,4 +1,4 @@
-"""The tables of `docs/scaling.md`: what the simulator says, and how it compares with what was measured here and elsewhere."""
+"""Write the tables of docs/experiments/scale.md: what the simulator says, beside what was measured here and elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One schema for everything that is tracked: every key, its meaning, its unit and its axis. docs/tracking.md shows it."""
+"""One schema for everything that is tracked: each key, its meaning, unit and axis. docs/experiments/tracking.md shows it."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def look_up(key: str) -> Key | None:
 
 
 def table() -> str:
-    """The schema as the Markdown table of docs/tracking.md."""
+    """The schema as the Markdown table of docs/experiments/tracking.md."""
     groups = {"bon": {**MEASURES, **HISTOGRAMS}, "eval": MEASURES, "final": MEASURES, "cost": COSTS}
     names = [*AXES, *(f"{prefix}/{name}" for prefix, group in groups.items() for name in group), *TABLES, "figures/<name>"]
     lines = ["| key | meaning | unit | step metric |", "| --- | --- | --- | --- |"]

@@ -224,7 +224,7 @@ def _first_prompts(cache):
         (["engine=ray"], {}, ["engine=ray", "2 processes", "must be local"]),
         (["baseline=rloo"], {}, ["baseline=rloo", "2 processes", "ppo or none"]),
         (["baseline=bon_sft"], {}, ["baseline=bon_sft", "without torchrun"]),
-        ([], {"ACCELERATE_USE_DEEPSPEED": "true"}, ["ACCELERATE_USE_DEEPSPEED=true", "docs/processes.md"]),
+        ([], {"ACCELERATE_USE_DEEPSPEED": "true"}, ["ACCELERATE_USE_DEEPSPEED=true", "docs/experiments/processes.md"]),
         ([], {"ACCELERATE_USE_FSDP": "true"}, ["ACCELERATE_USE_FSDP=true"]),
     ],
 )

@@ -166,7 +166,7 @@ def test_prices_and_sources_are_all_there():
 def test_the_tables_of_the_document_are_those_of_the_code():
     """A stale table fails: `python experiments/simulate.py` writes it anew."""
     measured = Measured.of_json(json.loads((REPOSITORY / "results/scaling/measured.json").read_text()))
-    document = (REPOSITORY / "docs/scaling.md").read_text()
+    document = (REPOSITORY / "docs/experiments/scale.md").read_text()
     assert written(document, tables(measured)) == document
     assert Measured.of_json(json.loads(json.dumps(measured.as_json()))) == measured
     assert {(run.n, run.processes) for run in measured.runs} == {(16, 1), (16, 2), (64, 1), (64, 2)}

@@ -75,7 +75,7 @@ def walk(value):
 
 
 def test_docs_show_the_schema_as_it_is():
-    assert table() in (REPOSITORY / "docs" / "tracking.md").read_text(encoding="utf-8")
+    assert table() in (REPOSITORY / "docs" / "experiments" / "tracking.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""README.md, docs/figures.md and the tables: never stale, written from results, refused where something is missing."""
+"""README.md, the generated pages and the tables: never stale, written from results, refused where something is missing."""
 
 import re
 import shutil
@@ -6,9 +6,12 @@ import shutil
 import pytest
 import study_folders
 
+from suite.figures.studies import figures_of, loaded
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, read_rows, select, write_rows
-from suite.reports import paper_tables, readme
+from suite.metrics.series import tuned_methods
+from suite.metrics.training_budget import training_budget
+from suite.reports import pages, paper_tables, readme
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 
@@ -39,11 +42,13 @@ def test_another_number_makes_the_pages_stale_and_is_written(copy):
     rows[index] = Row("best_of_n", 0, None, 8, "gold", 7.25, 7.0, 7.5)
     write_rows(rows, file)
     before = copy.read_text(encoding="utf-8")
-    assert {path.name for path in readme.stale(copy)} == {"README.md", "table.md", "table.tex"}
+    assert {path.name for path in readme.stale(copy)} == {"README.md", "findings.md", "table.md", "table.tex"}
     readme.update(copy)
     after = copy.read_text(encoding="utf-8")
     assert before.count("7.25 [7.00, 7.50]") == 0
-    assert after.count("7.25 [7.00, 7.50]") == 2  # the caption and the first finding
+    assert after.count("7.25 [7.00, 7.50]") == 1  # the first finding
+    page = (copy.parent / "docs" / "results" / "findings.md").read_text(encoding="utf-8")
+    assert page.count("7.25 [7.00, 7.50]") == 2  # and the caption
     assert "7.25<br>[7.00, 7.50]" in after
     outside = re.compile(r"<!-- begin .*?<!-- end \w+ -->", re.DOTALL)
     assert outside.sub("", before) == outside.sub("", after)
@@ -55,13 +60,14 @@ def test_the_frontier_takes_the_headline_as_soon_as_it_is_there(copy, frontier):
     page = copy.read_text(encoding="utf-8")
     assert "results/frontier/figures/reward_vs_n.png" in page
     assert "![Reward against n](results/headline" not in page
-    assert "training seeds (PPO 3" in " ".join(page.split())
+    findings = (copy.parent / "docs" / "results" / "findings.md").read_text(encoding="utf-8")
+    assert "training seeds (PPO 3" in " ".join(findings.split())
     assert "41,000 [35,000, 60,000] requests" in " ".join(page.split())
     (gold,) = select(Results.load("frontier", frontier).rows, method="ppo", metric="gold", n=1, step=16, setting="kl_coef=0.1")
     assert page.count(f"{gold.value:.2f}<br>[{gold.ci_low:.2f}, {gold.ci_high:.2f}]") == 1
-    figures = (copy.parent / "docs" / "figures.md").read_text(encoding="utf-8")
+    figures = (copy.parent / "docs" / "results" / "figures.md").read_text(encoding="utf-8")
     for name in ("reward_vs_n", "reward_vs_kl", "equal_kl", "cost", "quality", "reward_distribution"):
-        assert f"../results/frontier/figures/{name}.png" in figures
+        assert f"../../results/frontier/figures/{name}.png" in figures
     assert "python experiments/reproduce.py studies=[frontier]" in figures
 
 
@@ -71,6 +77,47 @@ def test_a_block_that_is_missing_is_named(copy):
     with pytest.raises(UserError, match=r"<!-- begin findings -->.*is there 0 times, not once"):
         readme.update(copy)
     assert "<!-- end findings -->" not in copy.read_text(encoding="utf-8")  # nothing was written
+
+
+@pytest.mark.parametrize(
+    ("updates", "told"),
+    [
+        (16, "Not a comparison. PPO drew 1,024 responses per training (16 updates of 64)"),
+        (32, "Not a verdict. PPO drew 2,048 responses per training (32 updates of 64)"),
+        (384, None),
+    ],
+)
+def test_the_training_budget_stands_beside_the_findings(copy, updates, told):
+    config = copy.parent / "results" / "headline" / "config.yaml"
+    config.write_text(f"baseline: {{name: ppo, updates: {updates}, batch_size: 64}}\n", encoding="utf-8")
+    readme.update(copy)
+    pages = [copy, copy.parent / "docs" / "results" / "findings.md"]
+    for page in (" ".join(file.read_text(encoding="utf-8").replace("\n> ", " ").split()) for file in pages):
+        assert (told or "responses per training") in page or told is None
+        assert ("Not a " in page) == (told is not None)
+
+
+def test_policies_with_too_few_responses_are_left_out(tmp_path):
+    folder = study_folders.frontier(tmp_path / "smollm2", prompts=12, candidates=16)
+    assert tuned_methods(loaded("smollm2", folder).rows)
+    (folder / "config.yaml").write_text(
+        "study: {updates: 24}\nrun: {baseline: {name: ppo, updates: 48, batch_size: 32}}\n", encoding="utf-8"
+    )
+    assert training_budget(folder).responses == 24 * 32
+    results = loaded("smollm2", folder)
+    assert {row.method for row in results.rows} == {"base", "best_of_n"}
+    assert sorted(figures_of("smollm2", results)) == ["quality", "reward_distribution", "reward_vs_n"]
+    for figure in figures_of("smollm2", results).values():
+        assert "PPO" not in figure.caption(results)
+    page = pages.figures_page(tmp_path)
+    assert "Not a comparison. PPO drew 768 responses" in page
+    assert "equal_kl" not in page
+
+
+def test_nothing_is_known_of_a_budget_where_nothing_was_trained(tmp_path):
+    assert training_budget(tmp_path) is None
+    (tmp_path / "config.yaml").write_text("baseline: {name: none, updates: 32, batch_size: 64}\n", encoding="utf-8")
+    assert training_budget(tmp_path) is None
 
 
 def test_without_results(tmp_path):
@@ -100,6 +147,9 @@ def test_markdown():
     assert lines[3] == ["best-of-n", "n = 4", "-1.23<br>[-2.00, -0.50]", "–", "≤ 0.64", "–", "–", "1,234<br>[1,200, 1,300]"]
     assert lines[4] == ["PPO", "0.1", "–", "–", "3.00<br>[2.00, 4.00]", "–", "–", "–"]
     assert len(lines) == 5
+    fewer = paper_tables.markdown(rows_of_two(), 0, ("gold", "kl")).splitlines()
+    assert [cell.strip() for cell in fewer[0].strip("|").split("|")] == ["method", "n or kl_coef", "gold reward", "KL (nats)"]
+    assert len(fewer) == 4
 
 
 def test_latex():

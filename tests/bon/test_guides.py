@@ -1,19 +1,23 @@
-"""The library's own page: its Python runs, and its table names every rule."""
+"""The guides of the library: their Python runs, in their order, and the table of rules names every rule."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from pool_checks import last_number
 
-import bon
 import bon.selection
 
-PAGE = (Path(bon.__file__).parent / "README.md").read_text(encoding="utf-8")
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+PAGES = {
+    name: (GUIDES / f"{name}.md").read_text(encoding="utf-8") for name in ("sampler", "pools", "selection", "spending-less")
+}
 
 
-def test_the_blocks_run_in_order(gpt2, tokenizer):
-    names = {
+@pytest.fixture
+def names(gpt2, tokenizer):
+    return {
         "model": gpt2,
         "tokenizer": tokenizer,
         "queries_to_scores": last_number,
@@ -21,12 +25,17 @@ def test_the_blocks_run_in_order(gpt2, tokenizer):
         "prompts": ["w10 w11", "w12"],
         "device": "cpu",
     }
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 4
-    for block in blocks:
-        exec(block, names)
+
+
+def test_the_blocks_run_in_order(names):
+    blocks = {name: re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) for name, page in PAGES.items()}
+    assert [len(found) for found in blocks.values()] == [1, 2, 1, 1]
+    for found in blocks.values():
+        for block in found:
+            exec(block, names)
     assert [len(row) for row in names["texts"]] == [1, 1]
     assert names["pool"].num_candidates == 16
+    assert names["curve"].shape == (2, 16)
     assert names["rejection"].best.texts.shape == names["stopped"].best.texts.shape == (2, 1)
 
 
@@ -38,4 +47,4 @@ def test_every_rule_is_in_the_table():
     ]
     assert len(rules) == 9
     for name in rules:
-        assert f"`{name}" in PAGE, name
+        assert f"`{name}" in PAGES["selection"], name
