@@ -129,9 +129,7 @@ def text_columns(
     rows = []
     for index, row in enumerate(responses):
         if isinstance(row, str) or not hasattr(row, "__len__"):
-            raise ValueError(
-                f"responses[{index}] must be a list of texts, got {type(row).__name__}: one response is [response]"
-            )
+            raise ValueError(f"responses[{index}] must be a list of texts, not {type(row).__name__}: one is [response]")
         rows.append(list(row))
         wrong = next((item for item in rows[-1] if not isinstance(item, str)), None)
         if wrong is not None:
@@ -151,18 +149,14 @@ def text_columns(
             )
     texts = np.empty((len(rows), len(rows[0])), dtype=object)
     texts[:] = rows
-    kinds = {"finished": np.bool_}
     return {
         "prompts": list(prompts),
         "prompt_token_ids": None,
         "texts": texts,
         "token_ids": None,
         "lengths": None,
-        **{
-            name: None if value is None else _array(name, value, kinds.get(name, np.float64))
-            for name, value in columns.items()
-        },
-        "scores": {name: _array(f"scores[{name!r}]", value, np.float64) for name, value in scores.items()},
+        **{name: None if value is None else _array(name, value) for name, value in columns.items()},
+        "scores": {name: _array(f"scores[{name!r}]", value) for name, value in scores.items()},
         "metadata": dict(metadata or {}),
     }
 
@@ -181,9 +175,7 @@ def vllm_columns(
     for index, output in enumerate(outputs):
         if prompts[index] is None:
             if tokenizer is None:
-                raise ValueError(
-                    f"prompt {index} was given to vLLM as token ids: pass the tokenizer, which makes a text of it"
-                )
+                raise ValueError(f"prompt {index} was given to vLLM as token ids: pass the tokenizer, to make a text of it")
             prompts[index] = tokenizer.decode(list(output.prompt_token_ids))
     drawn = [list(output.outputs) for output in outputs]
     finished = [[one.finish_reason not in (None, "length") for one in row] for row in drawn]
@@ -249,8 +241,8 @@ def jsonl_columns(
     if len(set(counts)) > 1:
         uneven = next(index for index, count in enumerate(counts) if count != counts[0])
         raise ValueError(
-            f"{path}: prompt {uneven} ({list(rows)[uneven][:40]!r}) has {counts[uneven]} responses, the first has {counts[0]}: "
-            "all need equally many"
+            f"{path}: prompt {uneven} ({list(rows)[uneven][:40]!r}) has {counts[uneven]} responses, the first "
+            f"has {counts[0]}: all need equally many"
         )
     kept = {"logprobs": logprob, "raw_logprobs": None, "finished": finished}
     return text_columns(
@@ -262,13 +254,12 @@ def jsonl_columns(
     )
 
 
-def _array(name: str, values: ArrayLike, kind: Any) -> NDArray[Any]:
-    """A column as an array of its kind; None among numbers is NaN."""
+def _array(name: str, values: Any) -> NDArray[Any]:
+    """A column as an array: truth values for `finished`, else numbers, None among which is NaN."""
+    kind, holds = (np.bool_, "truth values") if name == "finished" else (np.float64, "numbers")
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     try:
         return np.asarray(values, dtype=kind)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} must hold {'truth values' if kind is np.bool_ else 'numbers'} [prompts, candidates]"
-        ) from None
+        raise ValueError(f"{name} must hold {holds} [prompts, candidates]") from None
