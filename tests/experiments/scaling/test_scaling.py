@@ -133,8 +133,7 @@ def test_shards_are_cut_and_weighed(policy, prompts):
     assert (short.token_ids == pool.token_ids[..., :4]).all()
     assert stored(pool).tokens == pool.lengths.mean() > stored(short).tokens
     assert (
-        stored(pool).bytes
-        == (len(pool.rows(np.arange(32)).to_bytes()) + len(pool.rows(np.arange(32, 40)).to_bytes())) / 120
+        stored(pool).bytes == (len(pool.rows(np.arange(32)).to_bytes()) + len(pool.rows(np.arange(32, 40)).to_bytes())) / 120
     )
     assert stored(short).bytes < stored(pool).bytes
 
