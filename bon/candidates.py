@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bon.candidate_files import Ragged, Table, load_table, save_table, table_bytes, table_from_bytes
-from bon.checks import json_values, owned
+from bon.candidate_files import load_table, save_table, table_bytes, table_from_bytes
+from bon.outside_pools import FromElsewhere
+from bon.pool_columns import ARRAYS, TOKEN_FIELDS, fields_of, joined, owned_fields, table_of
 
-#: Columns of every file of a pool.
-_COLUMNS = (
-    "prompt_id", "candidate_id", "prompt", "response", "prompt_token_ids", "token_ids", "length", "logprob", "raw_logprob",
-)  # fmt: skip
+
+class MissingColumnError(AttributeError, ValueError):
+    """A column was read that this pool, made from texts, does not have."""
 
 
 class Rule(Protocol):
@@ -27,9 +27,12 @@ class Rule(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
+@dataclass(frozen=True, eq=False, repr=False)
+class Candidates(FromElsewhere):
     """P prompts with N candidates each.
+
+    A pool from elsewhere (`from_texts`, `from_vllm`, `from_jsonl`) may lack `prompt_token_ids`, `token_ids`, `lengths`,
+    `logprobs` and `raw_logprobs`: reading one of them is then a `MissingColumnError`, and everything else works.
 
     Attributes:
         prompts: [P] the prompts as text.
@@ -41,8 +44,11 @@ class Candidates:
             warping applied), summed over response tokens, in nats.
         raw_logprobs: [P, N] the same under the model without any warping.
         ref_logprobs: [P, N] the same as `logprobs` under the reference policy, or None while unknown.
-        scores: name -> [P, N] rewards, for example "proxy" and "gold".
+        scores: name -> [P, N] rewards, for example "proxy" and "gold"; NaN for candidates that the reward abstained from.
         metadata: what made this pool: sampling settings, policy, seed, tokens, seconds; kept as JSON values.
+        finished: [P, N] whether the response ended by itself, or None while unknown. False: it was cut where no more tokens
+            were allowed. Pools that were drawn here know it from the tokens that end a text (`metadata["sampling"]`).
+        reasons: name -> [P, N] what that reward said of its score: texts, or None (object array).
 
     A pool owns its arrays, which cannot be written to: what is done to the arrays that it was made from changes no pool.
 
@@ -60,55 +66,39 @@ class Candidates:
     ref_logprobs: NDArray[np.float64] | None = None
     scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    finished: NDArray[np.bool_] | None = None
+    reasons: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._own()
-        if self.token_ids.ndim != 3:
-            raise ValueError(f"token_ids must be [prompts, candidates, tokens], got shape {self.token_ids.shape}")
-        shape = self.token_ids.shape[:2]
-        columns = {"texts": self.texts, "lengths": self.lengths, "logprobs": self.logprobs, "raw_logprobs": self.raw_logprobs}
-        if self.ref_logprobs is not None:
-            columns["ref_logprobs"] = self.ref_logprobs
-        columns.update({f"scores[{name!r}]": values for name, values in self.scores.items()})
-        for name, values in columns.items():
-            if values.shape != shape:
-                raise ValueError(f"{name} has shape {values.shape}, but token_ids says [prompts, candidates] = {shape}")
-        if not len(self.prompts) == len(self.prompt_token_ids) == shape[0]:
-            raise ValueError(
-                f"{len(self.prompts)} prompts and {len(self.prompt_token_ids)} prompt_token_ids, but {shape[0]} rows"
-            )
-        if self.lengths.size and not (self.lengths.min() >= 1 and self.lengths.max() <= self.token_ids.shape[2]):
-            low, high = self.lengths.min(), self.lengths.max()
-            raise ValueError(f"lengths must lie in 1..{self.token_ids.shape[2]}, got {low}..{high}")
-
-    def _own(self) -> None:
-        """Take the arrays as the pool's own, and metadata as JSON."""
-        kinds = {
-            "texts": object,
-            "token_ids": np.int32,
-            "lengths": np.int32,
-            "logprobs": np.float64,
-            "raw_logprobs": np.float64,
-        }
-        own: dict[str, Any] = {name: owned(name, getattr(self, name), kind) for name, kind in kinds.items()}
-        own["prompts"] = list(self.prompts)
-        own["prompt_token_ids"] = [list(ids) for ids in self.prompt_token_ids]
-        if self.ref_logprobs is not None:
-            own["ref_logprobs"] = owned("ref_logprobs", self.ref_logprobs, np.float64)
-        own["scores"] = {name: owned(f"scores[{name!r}]", values, np.float64) for name, values in self.scores.items()}
-        own["metadata"] = json_values(self.metadata, "metadata")
-        for name, value in own.items():
+        for name, value in owned_fields(vars(self)).items():
             object.__setattr__(self, name, value)
+        for name in TOKEN_FIELDS:
+            if vars(self)[name] is None:  # reading it is an error from here on
+                object.__delattr__(self, name)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in TOKEN_FIELDS:
+                raise MissingColumnError(
+                    f"this pool has no {TOKEN_FIELDS[name]} ({name}): it was made from texts; draw it by "
+                    "generate_candidates, or give them to Candidates"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        scores = ", ".join(self.scores) or "none"
+        return f"{type(self).__name__}({self.num_prompts} prompts, {self.num_candidates} candidates each, scores: {scores})"
 
     @property
     def num_prompts(self) -> int:
         """P."""
-        return self.token_ids.shape[0]
+        return self.texts.shape[0]
 
     @property
     def num_candidates(self) -> int:
         """N."""
-        return self.token_ids.shape[1]
+        return self.texts.shape[1]
 
     @property
     def full_texts(self) -> list[list[str]]:
@@ -136,7 +126,7 @@ class Candidates:
         return self._map(
             lambda array: array[indices],
             prompts=[self.prompts[i] for i in indices],
-            prompt_token_ids=[self.prompt_token_ids[i] for i in indices],
+            prompt_token_ids=[self.prompt_token_ids[i] for i in indices] if self.has("prompt_token_ids") else None,
             metadata=_selected(self.metadata),
         )
 
@@ -154,51 +144,49 @@ class Candidates:
 
     def with_scores(self, **scores: NDArray[np.floating]) -> Candidates:
         """A copy with these scores [P, N] added or replaced."""
-        return replace(self, scores={**self.scores, **scores})
+        return self._with(scores={**self.scores, **scores})
+
+    def with_reasons(self, **reasons: NDArray[np.object_]) -> Candidates:
+        """A copy with what these rewards said of their scores [P, N]."""
+        return self._with(reasons={**self.reasons, **reasons})
 
     def with_ref_logprobs(self, ref_logprobs: NDArray[np.floating]) -> Candidates:
         """A copy with the reference policy's log-probabilities [P, N]."""
-        return replace(self, ref_logprobs=ref_logprobs)
+        return self._with(ref_logprobs=ref_logprobs)
+
+    def with_metadata(self, **metadata: Any) -> Candidates:
+        """A copy with these entries of the metadata added or replaced."""
+        return self._with(metadata={**self.metadata, **metadata})
+
+    def has(self, column: str) -> bool:
+        """Whether the pool has this column: one made from texts may lack those of tokens, any pool the optional ones."""
+        return vars(self).get(column) is not None
 
     def extended(self, more: Candidates) -> Candidates:
         """This pool with further candidates of the same prompts behind its own.
 
-        Scores and reference log-probabilities survive only where both sides have them.
+        What only one side has does not survive: scores, reasons, reference log-probabilities, columns of tokens.
 
         Raises:
             ValueError: the prompts differ.
         """
-        if [list(ids) for ids in self.prompt_token_ids] != [list(ids) for ids in more.prompt_token_ids]:
+        if _identity(self) != _identity(more):
             raise ValueError("cannot extend a pool with candidates of other prompts")
-        width = max(self.token_ids.shape[2], more.token_ids.shape[2])
+        return self._with(**joined([self._fields(), more._fields()], axis=1))
 
-        both_ref = self.ref_logprobs is not None and more.ref_logprobs is not None
-        return replace(
-            self,
-            texts=np.concatenate([self.texts, more.texts], axis=1),
-            token_ids=np.concatenate([_widened(self.token_ids, width), _widened(more.token_ids, width)], axis=1),
-            lengths=np.concatenate([self.lengths, more.lengths], axis=1),
-            logprobs=np.concatenate([self.logprobs, more.logprobs], axis=1),
-            raw_logprobs=np.concatenate([self.raw_logprobs, more.raw_logprobs], axis=1),
-            ref_logprobs=np.concatenate([self.ref_logprobs, more.ref_logprobs], axis=1) if both_ref else None,
-            scores={
-                name: np.concatenate([values, more.scores[name]], axis=1)
-                for name, values in self.scores.items()
-                if name in more.scores
-            },
-            metadata=_summed(self.metadata, more.metadata),
-        )
+    def _fields(self) -> dict[str, Any]:
+        """Every field by its name, None where the pool lacks it."""
+        return {part.name: vars(self).get(part.name) for part in fields(self)}
+
+    def _with(self, **changes: Any) -> Candidates:
+        """A copy with these fields replaced, of a pool that may lack some."""
+        return type(self)(**{**self._fields(), **changes})
 
     def _map(self, pick: Callable[[NDArray[Any]], NDArray[Any]], **changes: Any) -> Candidates:
-        return replace(
-            self,
-            texts=pick(self.texts),
-            token_ids=pick(self.token_ids),
-            lengths=pick(self.lengths),
-            logprobs=pick(self.logprobs),
-            raw_logprobs=pick(self.raw_logprobs),
-            ref_logprobs=None if self.ref_logprobs is None else pick(self.ref_logprobs),
+        return self._with(
+            **{name: pick(vars(self)[name]) for name in ARRAYS if self.has(name)},
             scores={name: pick(values) for name, values in self.scores.items()},
+            reasons={name: pick(values) for name, values in self.reasons.items()},
             **changes,
         )
 
@@ -206,12 +194,13 @@ class Candidates:
         """Write a Parquet file, a row a candidate. The file appears whole or not at all.
 
         Columns: `prompt_id`, `candidate_id`, `prompt`, `response`, `prompt_token_ids`, `token_ids`, `length`, `logprob`,
-        `raw_logprob`, `ref_logprob` where known, and one column for each score. `metadata` goes into the file's metadata.
+        `raw_logprob`, `ref_logprob` where known, `finished` where the tokens do not tell it, one column for each score, and
+        `NAME_reason` for its reasons. What the pool lacks is left out. `metadata` goes into the file's metadata.
 
         Raises:
             ValueError: a score has the name of another column.
         """
-        save_table(self._table(), path)
+        save_table(table_of(self._fields()), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Candidates:
@@ -220,126 +209,42 @@ class Candidates:
         Raises:
             ValueError: the file is not such a file, is damaged, or lacks a column or a row.
         """
-        return cls._from_table(load_table(path), str(path))
+        return cls(**fields_of(load_table(path), str(path)))
 
     def to_bytes(self) -> bytes:
         """Return the file that `save` writes: for an object store, or to send to another process."""
-        return table_bytes(self._table())
+        return table_bytes(table_of(self._fields()))
 
     @classmethod
     def from_bytes(cls, data: bytes, origin: str = "these bytes") -> Candidates:
         """Read what `to_bytes` gave; `origin` is where it came from, for messages. Errors as of `load`."""
-        return cls._from_table(table_from_bytes(data, origin), origin)
-
-    def _table(self) -> Table:
-        clash = set(self.scores) & {*_COLUMNS, "ref_logprob"}
-        if clash:
-            raise ValueError(f"a score cannot be named {sorted(clash)[0]!r}: the file has a column of that name")
-        prompts, candidates = self.lengths.shape
-        prompt_id = np.repeat(np.arange(prompts, dtype=np.int32), candidates)
-        prompt_lengths = np.array([len(ids) for ids in self.prompt_token_ids], dtype=np.int64)
-        prompt_ids = [np.tile(np.asarray(ids, dtype=np.int32), candidates) for ids in self.prompt_token_ids]
-        kept = np.arange(self.token_ids.shape[2]) < self.lengths[..., None]
-        columns: dict[str, Any] = {
-            "prompt_id": prompt_id,
-            "candidate_id": np.tile(np.arange(candidates, dtype=np.int32), prompts),
-            "prompt": np.array(self.prompts, dtype=object)[prompt_id],
-            "response": self.texts.reshape(-1),
-            "prompt_token_ids": Ragged(np.concatenate([np.empty(0, np.int32), *prompt_ids]), prompt_lengths[prompt_id]),
-            "token_ids": Ragged(self.token_ids[kept], self.lengths.reshape(-1)),
-            "length": self.lengths.reshape(-1),
-            "logprob": self.logprobs.reshape(-1),
-            "raw_logprob": self.raw_logprobs.reshape(-1),
-        }
-        if self.ref_logprobs is not None:
-            columns["ref_logprob"] = self.ref_logprobs.reshape(-1)
-        columns.update({name: values.reshape(-1) for name, values in self.scores.items()})
-        header = {"prompts": prompts, "candidates": candidates, "scores": list(self.scores)}
-        return Table(columns, header, dict(self.metadata))
-
-    @classmethod
-    def _from_table(cls, table: Table, origin: str) -> Candidates:
-        prompts, candidates, names = table.header["prompts"], table.header["candidates"], table.header["scores"]
-        missing = [name for name in (*_COLUMNS, *names) if name not in table.columns]
-        if missing:
-            raise ValueError(f"{origin} is not a whole candidates file: it has no column {missing[0]!r}; delete it")
-        place = table.columns["prompt_id"].astype(np.int64) * candidates + table.columns["candidate_id"]
-        order = np.argsort(place, kind="stable")
-        if not np.array_equal(place[order], np.arange(prompts * candidates)):
-            raise ValueError(
-                f"{origin} is not a whole candidates file: {prompts} prompts with {candidates} candidates each need as many "
-                "different rows; delete it"
-            )
-
-        def column(name: str) -> NDArray[Any]:
-            return table.columns[name][order].reshape(prompts, candidates)
-
-        lengths = column("length")
-        token_ids = np.zeros((prompts, candidates, int(lengths.max(initial=1))), dtype=np.int32)
-        token_ids[np.arange(token_ids.shape[2]) < lengths[..., None]] = table.columns["token_ids"].taken(order).values
-        firsts = order.reshape(prompts, candidates)[:, 0]
-        of_prompts = table.columns["prompt_token_ids"].taken(firsts)
-        return cls(
-            prompts=table.columns["prompt"][firsts].tolist(),
-            prompt_token_ids=[ids.tolist() for ids in np.split(of_prompts.values, np.cumsum(of_prompts.lengths)[:-1])],
-            texts=column("response"),
-            token_ids=token_ids,
-            lengths=lengths,
-            logprobs=column("logprob"),
-            raw_logprobs=column("raw_logprob"),
-            ref_logprobs=column("ref_logprob") if "ref_logprob" in table.columns else None,
-            scores={name: column(name) for name in names},
-            metadata=table.metadata,
-        )
+        return cls(**fields_of(table_from_bytes(data, origin), origin))
 
 
 def stacked(pools: Sequence[Candidates]) -> Candidates:
     """Pools of different prompts, with equally many candidates each, one below the other.
 
-    Scores and reference log-probabilities survive only where all have them; the metadata is the first pool's, with what was
-    spent added up.
+    Scores, reasons, reference log-probabilities and columns of tokens survive only where all have them; the metadata is the
+    first pool's, with what was spent added up.
 
     Raises:
         ValueError: no pool, or different numbers of candidates.
     """
     if not pools or len({pool.num_candidates for pool in pools}) != 1:
         raise ValueError(f"pools to stack must have equally many candidates, got {[pool.num_candidates for pool in pools]}")
-    first, width = pools[0], max(pool.token_ids.shape[2] for pool in pools)
-    known = [pool.ref_logprobs for pool in pools if pool.ref_logprobs is not None]
-    metadata = dict(first.metadata)
-    for pool in pools[1:]:
-        metadata = _summed(metadata, pool.metadata)
+    tokens = all(pool.has("prompt_token_ids") for pool in pools)
     return Candidates(
         prompts=[prompt for pool in pools for prompt in pool.prompts],
-        prompt_token_ids=[ids for pool in pools for ids in pool.prompt_token_ids],
-        texts=np.concatenate([pool.texts for pool in pools]),
-        token_ids=np.concatenate([_widened(pool.token_ids, width) for pool in pools]),
-        lengths=np.concatenate([pool.lengths for pool in pools]),
-        logprobs=np.concatenate([pool.logprobs for pool in pools]),
-        raw_logprobs=np.concatenate([pool.raw_logprobs for pool in pools]),
-        ref_logprobs=np.concatenate(known) if len(known) == len(pools) else None,
-        scores={
-            name: np.concatenate([pool.scores[name] for pool in pools])
-            for name in first.scores
-            if all(name in pool.scores for pool in pools)
-        },
-        metadata=metadata,
+        prompt_token_ids=[ids for pool in pools for ids in pool.prompt_token_ids] if tokens else None,  # type: ignore[arg-type]
+        **joined([pool._fields() for pool in pools], axis=0),
     )
 
 
-def _widened(token_ids: NDArray[np.int32], width: int) -> NDArray[np.int32]:
-    return np.pad(token_ids, ((0, 0), (0, 0), (0, width - token_ids.shape[2])))
+def _identity(pool: Candidates) -> list[list[int]] | list[str]:
+    """What says that two pools have the same prompts."""
+    return [list(ids) for ids in pool.prompt_token_ids] if pool.has("prompt_token_ids") else list(pool.prompts)
 
 
 def _selected(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata of a selection, without what `BestOfNSampler.grow` goes by: which candidates of which prompts come next."""
     return {name: value for name, value in metadata.items() if name != "response_lengths"}
-
-
-_SPENT = ("tokens", "seconds", "scoring_seconds")
-
-
-def _summed(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of two joined pools: what was spent adds up, everything else is the first pool's."""
-    spent = {key: first.get(key, 0) + second.get(key, 0) for key in _SPENT if key in first or key in second}
-    return {**first, **spent}

@@ -59,8 +59,10 @@ def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
 
 
 def figure(results: Results) -> Figure:
-    """Three metrics against n above, against KL below."""
+    """Three metrics against n above and, where there is a trained policy, against KL below."""
     above = [partial(quality_vs_n, rows=results.rows, metric=metric) for metric in METRICS]
+    if not tuned_methods(results.rows):
+        return page(above, height=2.4)
     below = [partial(quality_vs_kl, rows=results.rows, metric=metric) for metric in METRICS]
     return page([*above, *below], columns=3, height=4.4)
 
@@ -76,10 +78,8 @@ def caption(results: Results) -> str:
             if found := level(rows, method, metric, setting):
                 each.append(f"{called(method, setting)} {number(found)}")
         told.append(f"{name}: {', '.join(each)}")
-    return (
-        "Perplexity under the base policy, distinct-2 and length of responses, above against n, below against KL (best-of-n "
-        f"at its upper bound). {'; '.join(told)}. Bands: 95% intervals {seeds_and_prompts(results)}."
-    )
+    against = "above against n, below against KL (best-of-n at its upper bound)" if tuned_methods(rows) else "against n"
+    return f"Perplexity under the base policy, distinct-2 and length of responses, {against}. {'; '.join(told)}. Bands: 95% intervals {seeds_and_prompts(results)}."
 
 
 QUALITY = StudyFigure(figure, caption)
