@@ -267,8 +267,9 @@ def test_a_frozen_critic_reads_each_response_once(make_task, policy, tmp_path, j
         count = lambda _module, _inputs, kwargs, _output: read.append(len(kwargs["input_ids"]))  # noqa: E731
         self.reader.register_forward_hook(count, with_kwargs=True)
 
-    monkeypatch.setattr(Critic, "__init__", made)
-    training = train(task)
+    with monkeypatch.context() as patch:
+        patch.setattr(Critic, "__init__", made)
+        training = train(task)
     assert sum(read) == 2 * 8  # two epochs of two mini-batches an update, and never again
     assert not same_weights(weights(training, 1), policy.model.state_dict())
     # Values of rows in any order are those of the trunk itself.
