@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.wrappers import evaluation_mode, unwrapped
+from bon.model_view import view_of
+from bon.wrappers import unwrapped
 
 _BATCH_TOKENS = 4096
 #: Logits in one batch, in numbers: 256 MiB in single precision. Whoever reads them makes several copies.
@@ -28,7 +29,7 @@ def response_logits(
         Index of the rows in [P, N] (a pair of arrays [B]), token ids [B, T], which of them belong to the response [B, T]
         (padding is False, the end-of-sequence token True), and logits [B, T, V] in single precision.
     """
-    model = unwrapped(model)
+    model = view_of(unwrapped(model))
     device = model.device
     prompt_lengths = np.array([len(ids) for ids in candidates.prompt_token_ids])
     keeps = model._supports_logits_to_keep()
@@ -45,8 +46,8 @@ def response_logits(
             ids = torch.from_numpy(candidates.token_ids[rows].astype(np.int64)).to(device)
             prompt = torch.tensor([list(candidates.prompt_token_ids[p]) for p in rows[0]], device=device)
             keep = {"logits_to_keep": steps + 1} if keeps else {}
-            # The generator is suspended outside both guards: whoever reads two of them in turns keeps his own modes.
-            with torch.inference_mode(), evaluation_mode(model):
+            # The generator is suspended outside the guard: whoever reads two of them in turns keeps his own mode.
+            with torch.inference_mode():
                 output = model(
                     input_ids=torch.cat([prompt, ids], 1),
                     attention_mask=torch.cat([torch.ones_like(prompt), inside.long()], 1),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+
+#: Where TRL's value head, parallel training and torch.compile keep the model.
+_INSIDE = ("pretrained_model", "module", "_orig_mod")
 
 
 def unwrapped(model: Any) -> Any:
-    """The model to draw from: inside TRL's value head, and inside a PEFT model whose adapter changes layers in place.
+    """Return the model to draw from: inside TRL's value head, parallel training, torch.compile, and PEFT.
 
-    TRL keeps the model as `pretrained_model`. PEFT writes LoRA and its kin into the layers of the base model, so that base
-    model, adapter included, is what to call.
+    PEFT writes LoRA and its kin into the layers of the base model, so that base model, adapter included, is what to call.
 
     Raises:
         ValueError: an adapter that puts virtual tokens in front (prompt, prefix or P-tuning): PEFT gives a batch of prompts
             of different lengths wrong positions there.
     """
-    model = getattr(model, "pretrained_model", model)
+    model = _without_shells(model)
     adapter = getattr(model, "active_peft_config", None)
     if adapter is None:
         return model
@@ -25,17 +25,20 @@ def unwrapped(model: Any) -> Any:
         raise ValueError(
             f"cannot draw from a PEFT model with virtual tokens ({adapter.peft_type}): use an adapter in the layers"
         )
-    return model.get_base_model()
+    return _without_shells(model.get_base_model())
 
 
-@contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout off inside, and as it was afterwards."""
-    training = [module for module in model.modules() if module.training]
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+def is_adapted(model: Any) -> bool:
+    """Whether the model is given with PEFT's wrapper around it, bare or inside others."""
+    return getattr(_without_shells(model), "active_peft_config", None) is not None
+
+
+def _without_shells(model: Any) -> Any:
+    while True:
+        parts = getattr(model, "_modules", {})
+        # A model of transformers has a config, PEFT's wrapper finds names of what it wraps: neither is a shell.
+        shell = not hasattr(model, "active_peft_config") and not hasattr(getattr(model, "config", None), "get_text_config")
+        inner = next((parts[name] for name in _INSIDE if parts.get(name) is not None), None) if shell else None
+        if inner is None:
+            return model
+        model = inner

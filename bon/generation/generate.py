@@ -15,10 +15,11 @@ from bon.candidates import Candidates
 from bon.generation.batching import BATCH_LOGITS, LENGTH_CLASS, Batch, batch_tokens, evened, pack, tokens_of
 from bon.generation.detokenize import decoded
 from bon.generation.fast.step_cache import CapturedSteps, captured_steps
+from bon.generation.fast.views import sampling_view
 from bon.generation.options import reads_positions, resolve_generation_config, sampling_of
 from bon.generation.randomness import candidate_uniforms
 from bon.generation.token_loop import Responses, decode
-from bon.wrappers import evaluation_mode, unwrapped
+from bon.wrappers import unwrapped
 
 
 def generate_candidates(
@@ -112,10 +113,11 @@ def generate_candidates(
         batches = iter(sorted(evened(batches, token_ids, limits), key=lambda batch: -tokens_of(batch, token_ids, limits)))
     steps = set()
     bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
-    with bar, evaluation_mode(model), captured_steps(device, compile) as captured:
+    view = sampling_view(model)
+    with bar, captured_steps(device, compile) as captured:
         for planned in batches:
             for batch, responses in _decode_within_memory(
-                model, config, planned, token_ids, limits, prompt_ids, seed, captured
+                view, config, planned, token_ids, limits, prompt_ids, seed, captured
             ):
                 steps.add(responses.steps)
                 rows = np.ix_(np.asarray(batch.positions), np.asarray(batch.candidates) - first_candidate)

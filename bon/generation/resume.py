@@ -16,11 +16,12 @@ from bon.candidates import Candidates
 from bon.generation.batching import batch_tokens
 from bon.generation.detokenize import decoded
 from bon.generation.fast.step_cache import CapturedSteps, captured_steps
+from bon.generation.fast.views import sampling_view
 from bon.generation.generate import check_context, check_probabilities
 from bon.generation.options import reads_positions, resolve_generation_config
 from bon.generation.randomness import candidate_uniforms
 from bon.generation.token_loop import Responses, decode
-from bon.wrappers import evaluation_mode, unwrapped
+from bon.wrappers import unwrapped
 
 #: One response: its prompt and candidate in the pool.
 _Row = tuple[int, int]
@@ -81,10 +82,11 @@ def continue_candidates(
     width = max(candidates.token_ids.shape[2], int(np.where(going, limits[:, None], 0).max(initial=0)))
     pool = _Growing.of(candidates, width, config.pad_token_id)
     budget = batch_tokens(model, max_batch_tokens)
-    with evaluation_mode(model), captured_steps(model.device) as captured:
+    view = sampling_view(model)
+    with captured_steps(model.device) as captured:
         for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config)):
             for part, responses in _drawn_within_memory(
-                model, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
+                view, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
             ):
                 pool.write(part, responses)
     texts = candidates.texts.copy()

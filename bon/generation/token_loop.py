@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from bon.generation.fast.attention import single_queries
 from bon.generation.fast.step_cache import CapturedSteps, Outcome
+from bon.generation.fast.views import sampling_view
 from bon.generation.sampling import most_likely, sampled
+from bon.generation.stepper import Stepper
 
 #: Steps between two looks at whether all responses have ended. A look makes a GPU's queue run empty; on a CPU it is free.
 _GPU_LOOKS_EVERY = 8
@@ -67,6 +66,10 @@ class _Draw:
         """Whether tokens are drawn from the model's own distribution: then logits are all it takes."""
         return not self.processors and not self.greedy
 
+    def next(self, ids: torch.Tensor, outcome: Outcome) -> torch.Tensor:
+        """The next token of every row [R]: drawn from logits, or taken where it is drawn already."""
+        return self.draw(ids, outcome) if isinstance(outcome, torch.Tensor) else self.take(*outcome)
+
     def draw(self, ids: Any, logits: Any) -> torch.Tensor:
         """The next token of every row [R], from logits [R, V] after the ids [R, L + t]; rows that have ended get padding."""
         scores = logits
@@ -93,46 +96,6 @@ class _Draw:
 
     def responses(self, steps: str) -> Responses:
         return Responses(self.token_ids, self.lengths, self.logprobs, self.raw_logprobs, steps)
-
-
-class _RoomyLayer(DynamicLayer):
-    """Keys and values of one attention layer in one allocation with room for the whole response: growing copies nothing."""
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, repeats: int, room: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.length = keys.shape[2]
-        self._room = tuple(_with_room(tensor, repeats, room) for tensor in (keys, values))
-        self._show()
-
-    def _show(self) -> None:
-        self.keys, self.values = (tensor[:, :, : self.length] for tensor in self._room)
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        end = self.length + key_states.shape[2]
-        for tensor, states in zip(self._room, (key_states, value_states), strict=True):
-            tensor[:, :, self.length : end] = states
-        self.length = end
-        self._show()
-        return self.keys, self.values
-
-
-def _with_room(tensor: torch.Tensor, repeats: int, room: int) -> torch.Tensor:
-    """[B, H, L, D] as [B * repeats, H, L + room, D], the first L positions filled."""
-    batch, heads, length, width = tensor.shape
-    roomy = tensor.new_empty(batch, repeats, heads, length + room, width)
-    roomy[:, :, :, :length] = tensor[:, None]
-    return roomy.view(batch * repeats, heads, length + room, width)
-
-
-def _expanded(cache: DynamicCache, repeats: int, room: int) -> DynamicCache:
-    """The cache of B prompts as the cache of B x repeats candidates, with room for that many further tokens."""
-    layers: list[Any] = list(cache.layers)
-    if all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers):
-        cache.layers = [_RoomyLayer(layer.keys, layer.values, repeats, room) for layer in layers]
-    else:
-        cache.batch_repeat_interleave(repeats)
-    return cache
 
 
 def keeps_plain_cache(model: Any) -> bool:
@@ -162,7 +125,7 @@ def decode(
     """Draw `repeats` responses for every prompt, or the rest of responses that have begun.
 
     Args:
-        model: a transformers causal LM in evaluation mode.
+        model: a transformers causal LM. What runs is a view of it, in evaluation mode; a call of many batches makes it once.
         config: from `resolve_generation_config`.
         prompts: token ids of B prompts, none empty; they are padded on the left.
         repeats: K, candidates a prompt.
@@ -173,6 +136,7 @@ def decode(
             then about the tokens after those; the options still count from the end of the prompt.
         captured: steps of a fixed shape, taken where the model allows them.
     """
+    model = sampling_view(model)
     device = uniforms.device
     steps = uniforms.shape[1]
     width = max(len(prompt) for prompt in prompts)
@@ -215,89 +179,16 @@ def _decode_forward(
 ) -> str:
     """Draw with the prompts prefilled once; says whether steps were "compiled", "captured" or "plain"."""
     steps, width = draw.uniforms.shape[1], ids.shape[1]
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    # Without padding there is nothing to mask, and attention takes its faster way. Looked at while the queue is empty.
-    padded = not bool(mask.all())
-    prefilled = None if captured is None else captured.prefill(model, ids, mask, position)
-    cache, logits = prefilled or _prefill(model, ids, mask, position)
-    logits = logits.repeat_interleave(repeats, 0)
+    stepper = Stepper(model, mask, repeats, steps, captured)
+    outcome: Outcome = stepper.prefill(ids)
     all_ids = torch.cat([ids.repeat_interleave(repeats, 0), draw.token_ids], 1)
     every = _looks_every(ids.device)
-    advance: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], Outcome] | None = None
-    outcome: Outcome = logits
-    way = "plain"
-    with single_queries() if ids.device.type == "cpu" else nullcontext():
-        for step in range(steps):
-            if isinstance(outcome, torch.Tensor):
-                tokens = draw.draw(all_ids[:, : width + step], outcome)
-            else:
-                tokens = draw.take(*outcome)
-            all_ids[:, width + step] = tokens
-            if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
-                break
-            uniforms = draw.uniforms[:, step + 1] if draw.plain else None
-            if advance is not None:
-                outcome = advance(tokens, draw.going, uniforms)
-                continue
-            begun = None
-            if captured is not None:
-                begun = captured.begin(model, cache, mask, position[:, -1], repeats, steps, tokens, draw.going, uniforms)
-            if begun is not None:
-                advance, outcome = begun
-                way = "compiled" if begun[0].compiled else "captured"
-            else:
-                advance = _GrowingStep(model, cache, mask, position[:, -1:], repeats, steps, padded)
-                outcome = advance(tokens, draw.going)
-            del cache, prefilled  # the candidates have their own now
-    return way
-
-
-def _prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, position: torch.Tensor) -> tuple[Any, torch.Tensor]:
-    """The cache of prompts [B, L], and the logits [B, V] after them."""
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position,
-        past_key_values=DynamicCache(config=model.config),
-        use_cache=True,
-        return_dict=True,
-        **({"logits_to_keep": 1} if model._supports_logits_to_keep() else {}),
-    )
-    return output.past_key_values, output.logits[:, -1]
-
-
-class _GrowingStep:
-    """One token through the model for every response, over keys and values that grow with it."""
-
-    def __init__(
-        self,
-        model: Any,
-        cache: DynamicCache,
-        mask: torch.Tensor,
-        position: torch.Tensor,
-        repeats: int,
-        steps: int,
-        padded: bool,
-    ) -> None:
-        rows, self.seen = mask.shape[0] * repeats, mask.shape[1]
-        self.model = model
-        self.cache = _expanded(cache, repeats, steps)
-        self.mask = torch.cat([mask.repeat_interleave(repeats, 0), mask.new_ones(rows, steps)], 1) if padded else None
-        self.position = position.repeat_interleave(repeats, 0)
-
-    def __call__(self, tokens: torch.Tensor, going: torch.Tensor, uniforms: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits [R, V] after the tokens [R]; they are not drawn from here."""
-        self.position = self.position + going[:, None].long()  # rows that have ended stay inside the context
-        self.seen += 1
-        output = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=None if self.mask is None else self.mask[:, : self.seen],
-            position_ids=self.position,
-            past_key_values=self.cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        return output.logits[:, -1]
+    for step in range(steps):
+        tokens = all_ids[:, width + step] = draw.next(all_ids[:, : width + step], outcome)
+        if step + 1 == steps or ((step + 1) % every == 0 and not draw.going.any()):
+            break
+        outcome = stepper.advance(tokens, draw.going, draw.uniforms[:, step + 1] if draw.plain else None)
+    return stepper.way
 
 
 class _Steered(LogitsProcessor):
@@ -312,17 +203,14 @@ class _Steered(LogitsProcessor):
 
 
 def _decode_generate(model: Any, ids: torch.Tensor, mask: torch.Tensor, repeats: int, draw: _Draw) -> None:
-    eos = draw.eos.tolist() or None
-    saved = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        model.generate(
-            input_ids=ids.repeat_interleave(repeats, 0),
-            attention_mask=mask.repeat_interleave(repeats, 0),
-            generation_config=GenerationConfig(
-                do_sample=False, max_new_tokens=draw.uniforms.shape[1], eos_token_id=eos, pad_token_id=draw.pad_token_id
-            ),
-            logits_processor=LogitsProcessorList([_Steered(draw)]),
-        )
-    finally:
-        model.generation_config = saved
+    model.generate(
+        input_ids=ids.repeat_interleave(repeats, 0),
+        attention_mask=mask.repeat_interleave(repeats, 0),
+        generation_config=GenerationConfig(
+            do_sample=False,
+            max_new_tokens=draw.uniforms.shape[1],
+            eos_token_id=draw.eos.tolist() or None,
+            pad_token_id=draw.pad_token_id,
+        ),
+        logits_processor=LogitsProcessorList([_Steered(draw)]),
+    )

@@ -8,14 +8,16 @@ import torch
 from transformers import Cache, DynamicCache
 
 from bon.generation.fast.cuda_graph import recorded
-from bon.generation.fast.fused_norms import fewer_kernels
+from bon.generation.fast.fused_norms import one_kernel_attention
+from bon.generation.fast.views import fused_view
+from bon.model_facts import last_logits_only
 
 
 class FixedPrompts:
     """The prompts of a batch through the model, B of L tokens with their padding."""
 
     def __init__(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> None:
-        self.model = model
+        self.model = fused_view(model)
         self._closed = torch.finfo(dtype).min
         self._ids, self._positions = ids.clone(), positions.clone()
         prompts, width = ids.shape
@@ -48,7 +50,7 @@ class FixedPrompts:
         self._graph, self._result, _ = recorded(self._forward, self._ids.device)
 
     def _forward(self) -> tuple[Any, torch.Tensor]:
-        with fewer_kernels(self.model):
+        with one_kernel_attention():
             output = self.model(
                 input_ids=self._ids,
                 attention_mask=self._mask,
@@ -56,6 +58,6 @@ class FixedPrompts:
                 past_key_values=DynamicCache(config=self.model.config),
                 use_cache=True,
                 return_dict=True,
-                **({"logits_to_keep": 1} if self.model._supports_logits_to_keep() else {}),
+                **last_logits_only(self.model),
             )
         return output.past_key_values, output.logits[:, -1]

@@ -16,11 +16,12 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from bon.generation.fast.attention import single_queries
 from bon.generation.fast.cuda_graph import recorded
-from bon.generation.fast.fused_norms import fewer_kernels
+from bon.generation.fast.fused_norms import one_kernel_attention
 from bon.generation.fast.packed_weights import PackedWeights, packed_weights
+from bon.generation.fast.views import fused_view
 from bon.generation.sampling import sampled
+from bon.model_view import caller_of
 
 #: What follows a token: logits [R, V], or the next token [R] where it is drawn already and its log-probability [R] in nats.
 Outcome = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -33,7 +34,8 @@ class FixedStep:
 
     def __init__(self, model: Any, cache: Any, rows: int, total: int, compiled: bool = False, draws: bool = False) -> None:
         like = cache.layers[0].keys
-        self.model, self.rows, self.total, self.dtype, self.compiled = model, rows, total, like.dtype, compiled
+        self.model = model if compiled else fused_view(model)
+        self.rows, self.total, self.dtype, self.compiled = rows, total, like.dtype, compiled
         self._closed = torch.finfo(like.dtype).min
         self._tokens = torch.zeros((rows, 1), dtype=torch.long, device=like.device)
         self._positions = torch.zeros_like(self._tokens)
@@ -117,10 +119,10 @@ class FixedStep:
     def _forward(self) -> Outcome:
         inputs = (self._tokens, self._positions, self._mask, self._slot, self._keys, self._values, self._uniforms)
         if not self.compiled:
-            with fewer_kernels(self.model):
+            with one_kernel_attention():
                 return _step(self.model, *inputs)
         quiet = nullcontext() if self._ran else warnings.catch_warnings(action="ignore")  # a compiler's advice
-        with single_queries(), packed_weights(self._packed), quiet:
+        with packed_weights(self._packed), quiet:
             outcome: Outcome = _program(self.model, self.rows, self.total, self.draws)(self.model, *inputs)
         self._ran = True
         return outcome
@@ -182,7 +184,7 @@ def _program(model: Any, rows: int, total: int, draws: bool) -> Any:
     """
     from bon.generation.fast.inductor import options  # only here: it imports torch's compiler, which takes a second
 
-    shapes = _programs.setdefault(model, {})
+    shapes = _programs.setdefault(caller_of(model), {})
     shape = (rows, total, draws)
     if shape not in shapes:
         while len(shapes) >= _PROGRAMS:

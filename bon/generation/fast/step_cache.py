@@ -21,11 +21,10 @@ from transformers.cache_utils import DynamicLayer
 
 from bon.generation.fast.static_prefill import FixedPrompts
 from bon.generation.fast.static_step import FixedStep, Outcome
+from bon.model_view import CAPTURABLE, caller_of
 
 _Made = TypeVar("_Made")
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
-#: The mark of `capturable`.
-_CAPTURABLE = "_bon_capturable"
 _log = logging.getLogger(__name__)
 #: Attention takes a mask as it is where its rows are aligned to this many positions; otherwise it copies it in every layer.
 _ALIGNMENT = 16
@@ -200,12 +199,13 @@ def capturable(hook: _Hook) -> _Hook:
 
     A model with any other hook is run operation by operation: a replayed step does not come by.
     """
-    setattr(hook, _CAPTURABLE, True)
+    setattr(hook, CAPTURABLE, True)
     return hook
 
 
 def _has_fixed_shape(model: Any, cache: Any) -> bool:
     """Whether a step can be the same kernels over the same memory every time, as far as one can tell without running it."""
+    model = caller_of(model)
     config = model.config.get_text_config()
     return (
         all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
@@ -213,7 +213,7 @@ def _has_fixed_shape(model: Any, cache: Any) -> bool:
         and config._attn_implementation in ("sdpa", "eager")
         and not getattr(config, "alibi", False)  # computed from a mask of two dimensions
         # Hooks run in Python, which a replay does not; casts under autocast are cached outside the graph.
-        and all(getattr(hook, _CAPTURABLE, False) for hook in _hooks(model))
+        and all(getattr(hook, CAPTURABLE, False) for hook in _hooks(model))
         and not torch.is_autocast_enabled(model.device.type)
     )
 
@@ -225,6 +225,7 @@ def _hooks(model: Any) -> list[Any]:
 
 def _identity(model: Any) -> tuple[Any, ...]:
     """The model, its hooks, and where its weights lie: a graph reads them there."""
+    model = caller_of(model)
     parts = [id(model), model.config.get_text_config()._attn_implementation, *map(id, _hooks(model))]
     for module in model.modules():  # once for both, and with no names: a third of the time
         parts += [tensor.data_ptr() for tensor in module._parameters.values() if tensor is not None]
