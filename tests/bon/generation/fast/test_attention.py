@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bon.generation.fast.attention import by_products, fused, grouped_attention, single_queries
+from bon import generate_candidates
+from bon.generation.fast.attention import NAME, by_products, fused, single_query_attention
+from bon.generation.fast.views import sampling_view
 
 HEADS, LENGTH, WIDTH = 6, 7, 4
 
@@ -45,7 +48,7 @@ def test_it_is_attention_written_out(attend, groups, kind, scaling):
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_transformers_gets_its_own_shape(groups):
     query, key, value = states(groups)
-    attended, weights = grouped_attention(None, None, query, key, value, masks()["bool"])
+    attended, weights = single_query_attention(None, query, key, value, masks()["bool"])
     assert weights is None
     assert attended.shape == (3, 1, HEADS, WIDTH)
     of_head = [by_products(*(each.repeat_interleave(HEADS // each.shape[1], 1)[:, [h]] for each in (query, key, value)),
@@ -68,33 +71,50 @@ def test_half_precision_is_that_of_its_numbers(attend):
     ("queries", "more"),
     [(2, {}), (1, {"dropout": 0.1}), (1, {"softcap": 30.0}), (1, {"position_bias": torch.zeros(1)})],
 )
-def test_what_else_a_model_asks_for_is_left_to_transformers(queries, more):
+def test_what_else_a_model_asks_for_is_left_to_transformers(queries, more, monkeypatch):
     asked = []
 
     def plain(*arguments, **options):
         asked.append((arguments, options))
         return "plain"
 
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", plain)
     given = states(6, queries)
-    assert grouped_attention(plain, "module", *given, None, scaling=0.5, **more) == "plain"
+    assert single_query_attention("module", *given, None, scaling=0.5, **more) == "plain"
     ((arguments, options),) = asked
     assert arguments == ("module", *given, None)
     assert options == {"dropout": 0.0, "scaling": 0.5, **more}
 
 
-def test_transformers_is_as_before_afterwards():
-    before, error = ALL_ATTENTION_FUNCTIONS["sdpa"], ValueError("in the middle")
-    with pytest.raises(ValueError, match="in the middle"), single_queries():
-        raise error
-    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "opt"])
+def test_views_have_it_and_the_callers_model_keeps_its_own(kind, build_model):
+    model = build_model(kind)
+    view = sampling_view(model)
+    assert {part.config._attn_implementation for part in view.modules() if hasattr(part, "config")} == {NAME}
+    assert {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")} == {"sdpa"}
 
 
-def test_whoever_leaves_first_leaves_it_to_the_other():
-    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    one, other = single_queries(), single_queries()
-    one.__enter__()
-    other.__enter__()
-    one.__exit__(None, None, None)
-    assert ALL_ATTENTION_FUNCTIONS["sdpa"].func is grouped_attention
-    other.__exit__(None, None, None)
-    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
+def test_models_that_look_at_the_name_or_have_no_choice_keep_transformers_own(build_model):
+    falcon = transformers.FalconForCausalLM(
+        transformers.FalconConfig(vocab_size=80, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    )
+    assert sampling_view(falcon).config._attn_implementation == "sdpa"
+    assert sampling_view(build_model("gpt2", attn_implementation="eager")).config._attn_implementation == "eager"
+
+
+def test_transformers_own_is_never_replaced(gpt2, tokenizer, monkeypatch):
+    before, seen = ALL_ATTENTION_FUNCTIONS["sdpa"], []
+    monkeypatch.setattr(type(gpt2.lm_head), "forward", watched(type(gpt2.lm_head).forward, seen))
+    generate_candidates(gpt2, tokenizer, [[5, 6], [7]], 2, max_new_tokens=4)
+    assert len(seen) > 4
+    assert all(each is before for each in seen)
+
+
+def watched(forward, seen):
+    """A forward that keeps what `sdpa` is each time it is called."""
+
+    def call(self, states):
+        seen.append(ALL_ATTENTION_FUNCTIONS["sdpa"])
+        return forward(self, states)
+
+    return call
