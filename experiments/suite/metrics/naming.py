@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from suite.metrics.registry import MEASURES
+
 TITLES = {
     "base": "base policy",
     "ppo": "PPO",
@@ -11,14 +13,7 @@ TITLES = {
     "published": "published policy",
 }
 #: What an axis of a metric is called.
-LABELS = {
-    "proxy": "proxy reward (logit)",
-    "gold": "gold reward (logit)",
-    "win_rate": "win rate against base policy",
-    "perplexity": "perplexity under base policy",
-    "distinct_2": "distinct-2",
-    "length": "length (tokens)",
-}
+LABELS = {name: metric.title for name, metric in MEASURES.items() if metric.title}
 
 
 def named(method: str, n: int) -> str:

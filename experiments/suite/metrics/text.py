@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from suite.metrics.naming import title
+from suite.metrics.registry import COSTS, MEASURES
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
 
 #: Decimal places of a metric.
-DIGITS = {"perplexity": 0, "tokens_per_request": 0, "reward_tokens_per_request": 0, "length": 1}
+DIGITS = {name: metric.digits for name, metric in {**MEASURES, **COSTS}.items()}
 
 
 def number(row: Row, digits: int | None = None, interval: bool = True) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from suite.config.baselines import TRAINERS
+from suite.metrics import registry
 from suite.metrics.rows import Row
 
 
@@ -19,36 +20,9 @@ class Key:
 
 
 #: Measured on the evaluation prompts: `bon/*` against n, `eval/*` against the update, `final/*` at the end.
-MEASURES = {
-    "proxy": Key("proxy reward, which selects and trains", "logit"),
-    "gold": Key("gold reward, which only evaluates", "logit"),
-    "win_rate": Key("gold win rate against one response of the base policy, ties half", "share"),
-    "kl_bound": Key("KL to the base policy, upper bound of best-of-n", "nats"),
-    "kl_beirami": Key("KL to the base policy, estimate of Beirami et al.", "nats"),
-    "kl_levels": Key("KL to the base policy, exact on the pool's score levels", "nats"),
-    "kl_monte_carlo": Key("KL to the base policy, mean log ratio", "nats"),
-    "kl_rao_blackwell": Key("KL to the base policy, sum of the tokens' KLs", "nats"),
-    "length": Key("tokens of a response", "tokens"),
-    "perplexity": Key("perplexity of a response under the base policy", "1"),
-    "distinct_1": Key("distinct tokens over all tokens", "share"),
-    "distinct_2": Key("distinct pairs of tokens over all pairs", "share"),
-    "distinct_3": Key("distinct triples of tokens over all triples", "share"),
-    "self_similarity": Key("similarity of two responses to one prompt", "share"),
-}
+MEASURES = {name: Key(metric.meaning, metric.unit, metric.axis) for name, metric in registry.MEASURES.items()}
 #: What a request costs (against n), and what training has cost so far (against the update).
-COSTS = {
-    "tokens_per_request": Key("tokens drawn to answer a request", "tokens", "n"),
-    "reward_tokens_per_request": Key("tokens that the proxy reads to answer a request", "tokens", "n"),
-    "flops_per_request": Key("model FLOPs to answer a request", "FLOP", "n"),
-    "seconds_per_request": Key("time to answer a request", "s", "n"),
-    "training_tokens": Key("response tokens drawn in training so far", "tokens", "update"),
-    "training_reward_tokens": Key("tokens that the proxy has read in training so far", "tokens", "update"),
-    "training_flops": Key("model FLOPs of training so far", "FLOP", "update"),
-    "training_seconds": Key("time spent in training so far", "s", "update"),
-    "equivalent_n": Key("the n whose best-of-n has the tuned policy's gold reward; absent beyond the pool", "1"),
-    "equal_flops_difference": Key("gold reward of best-of-n minus the tuned policy at equal FLOPs a request", "logit"),
-    "break_even_requests": Key("requests after which training has paid for itself; absent if never", "requests"),
-}
+COSTS = {name: Key(metric.meaning, metric.unit, metric.axis) for name, metric in registry.COSTS.items()}
 #: Against n = 1, 2, 4, ..., of the candidate that is best by proxy.
 HISTOGRAMS = {
     "proxy_histogram": Key("proxy reward over prompts and draws", "responses"),
