@@ -79,7 +79,10 @@ def caption(results: Results) -> str:
                 each.append(f"{called(method, setting)} {number(found)}")
         told.append(f"{name}: {', '.join(each)}")
     against = "above against n, below against KL (best-of-n at its upper bound)" if tuned_methods(rows) else "against n"
-    return f"Perplexity under the base policy, distinct-2 and length of responses, {against}. {'; '.join(told)}. Bands: 95% intervals {seeds_and_prompts(results)}."
+    return (
+        f"Perplexity under the base policy, distinct-2 and length of responses, {against}. {'; '.join(told)}. Bands: 95% "
+        f"intervals {seeds_and_prompts(results)}."
+    )
 
 
 QUALITY = StudyFigure(figure, caption)
