@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from suite.config.baselines import BASELINES
+from suite.config.planned import PlannedTraining, plan_rules
 from suite.config.rules import Rule, check_writable
 from suite.runtime.errors import UserError
 
@@ -25,24 +25,30 @@ class FrontierConfig:
     """Candidates per prompt."""
     n: int = 8
     """Best of how many, in tables and sentences."""
-    kl_coefs: list[float] = field(default_factory=lambda: [0.02, 0.06, 0.2, 0.6, 2.0])
-    """PPO is trained once for each, with every seed."""
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    """Seeds of PPO's trainings."""
-    others: list[str] = field(default_factory=lambda: ["rloo", "grpo", "bon_sft"])
-    """Baselines that are trained with their own settings."""
-    other_seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """Seeds of the other baselines' trainings."""
+    trainings: list[PlannedTraining] = field(default_factory=lambda: [PlannedTraining()])
+    """Every training with its settings; the plan is in `conf/reproduce.yaml`."""
+    optimum_prompts: int = 128
+    """The first so many prompts have a larger pool, from which the optimum is known at small prices of KL; 0: none."""
+    optimum_candidates: int = 2048
+    """Candidates per prompt of that pool."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""
-        known = [name for name in BASELINES if name not in ("none", "ppo")]
+        large = self.optimum_prompts != 0
         return [
-            *_listed("frontier.kl_coefs", self.kl_coefs, 1, 0),
-            *_listed("frontier.seeds", self.seeds, 2, 0),
-            *_listed("frontier.others", self.others, 0),
-            *_listed("frontier.other_seeds", self.other_seeds, 2, 0),
-            (set(self.others) <= set(known), "frontier.others", self.others, f"some of {', '.join(known)}"),
+            *plan_rules("frontier.trainings", self.trainings),
+            (
+                not large or 2 <= self.optimum_prompts <= self.num_prompts,
+                "frontier.optimum_prompts",
+                self.optimum_prompts,
+                f"0, or from 2 to frontier.num_prompts={self.num_prompts}",
+            ),
+            (
+                not large or self.optimum_candidates > self.num_candidates,
+                "frontier.optimum_candidates",
+                self.optimum_candidates,
+                f"greater than frontier.num_candidates={self.num_candidates}",
+            ),
         ]
 
 
@@ -161,6 +167,10 @@ class ReproduceConfig:
     """As in `experiments/run.py`."""
     workers: int = 1
     """Trainings at a time, each in a process of its own."""
+    trainings: list[str] = field(default_factory=list)
+    """From scratch: do only the trainings whose names match one of these, as in `ppo-kl_coef=0.2-*`; all unless given."""
+    at_most: int | None = None
+    """From scratch: do no more than so many trainings in this sitting; a later one goes on."""
     overrides: list[str] = field(default_factory=list)
     """Keys of `experiments/run.py` for every run of every study, as on its command line."""
     frontier: FrontierConfig = field(default_factory=FrontierConfig)
@@ -187,6 +197,9 @@ class ReproduceConfig:
             if name not in STUDIES:
                 raise UserError(f"studies={name} is not a study: there are {', '.join(STUDIES)}")
         rules = [*_listed("studies", self.chosen, 1), (self.workers >= 1, "workers", self.workers, "at least 1")]
+        rules.append((self.at_most is None or self.at_most >= 0, "at_most", self.at_most, "at least 0, or null"))
+        partly = bool(self.trainings) or self.at_most is not None
+        rules.append((self.from_scratch or not partly, "from_scratch", self.from_scratch, "true with trainings or at_most"))
         for section in (self.frontier, self.weak_proxy, self.notebook, self.smollm2):
             rules += section.rules()
         for holds, key, value, allowed in rules:

@@ -1,4 +1,4 @@
-"""The frontier: best-of-n for every n against PPO at KL coefficients over two decades, RLOO, GRPO and best-of-n SFT."""
+"""The frontier: best-of-n for every n against PPO at several KL coefficients, RLOO, GRPO and best-of-n SFT."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ def run(config: ReproduceConfig, folder: Path) -> None:
     settings = config.frontier
     shared = shared_overrides(config, settings)
     runs: list[Run] = [
-        (f"kl_coef={kl_coef:g}", run_config(*shared, "baseline=ppo", f"baseline.kl_coef={kl_coef}", f"seed={seed}"))
-        for kl_coef in settings.kl_coefs
-        for seed in settings.seeds
+        (entry.setting, run_config(*shared, *entry.run_overrides(), f"seed={seed}"))
+        for entry in settings.trainings
+        for seed in entry.seed_list
     ]
-    runs += [
-        ("", run_config(*shared, f"baseline={other}", f"seed={seed}"))
-        for other in settings.others
-        for seed in settings.other_seeds
-    ]
-    draw("frontier", folder, settings, runs, workers=config.workers)
+    draw(config, "frontier", folder, settings, runs, optimum=(settings.optimum_prompts, settings.optimum_candidates))
 
 
 def rebuild(folder: Path) -> None:

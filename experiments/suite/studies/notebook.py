@@ -37,7 +37,7 @@ def run(config: ReproduceConfig, folder: Path) -> None:
     settings = config.notebook
     shared = (*shared_overrides(config, settings), "baseline=ppo", f"seed={settings.seed}")
     runs = [(f"kl_coef={kl_coef:g}", run_config(*shared, f"baseline.kl_coef={kl_coef}")) for kl_coef in settings.kl_coefs]
-    draw("notebook", folder, settings, runs, workers=config.workers)
+    draw(config, "notebook", folder, settings, runs)
 
 
 def rebuild(folder: Path) -> None:

@@ -155,9 +155,12 @@ def path_over_seeds(study: Study, group: Sequence[Measured]) -> TrainingPath:
 
 
 def final_policies(study: Study, groups: Sequence[Sequence[Measured]]) -> TrainingPath:
-    """The base policy and the final policies of several settings, a seed of each together: [S, P, 1 + settings] each."""
+    """The base policy and the final policies of several settings, a seed of each together: [S, P, 1 + settings] each.
+
+    S is the number of trainings of the setting that has the fewest; the others' further ones are left out.
+    """
     paths = []
-    for together in zip(*groups, strict=True):
+    for together in zip(*groups, strict=False):
         paths.append(TrainingPath.of(study.base, [each.trained.final for each in together]))
     return TrainingPath(*(np.stack([getattr(path, name) for path in paths]) for name in ("kl", "proxy", "gold")))
 

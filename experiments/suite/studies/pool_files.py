@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from bon import Candidates
+from suite.metrics.updates import training_curves
 from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, PROXY_TOKENS, RAO_BLACKWELL
 from suite.runtime.errors import UserError
 
@@ -74,6 +75,36 @@ def load_checkpoints(path: Path, prompt_token_ids: Sequence[Sequence[int]]) -> d
         none = np.zeros((facts["prompts"], facts["candidates"], longest), dtype=np.int32)
         found[int(step)] = _pool(table, rows, none, prompt_token_ids, facts)
     return found
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """The facts of a file of a study, without its rows; None where there is no such file, or it is damaged."""
+    try:
+        return dict(json.loads(parquet.read_schema(path).metadata[_FACTS]))
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return None
+
+
+def save_scores(blocks: Iterable[Candidates], path: Path, facts: Mapping[str, Any]) -> None:
+    """Write the scores and lengths of a pool alone, which comes block by block: for pools that are large."""
+    parts: list[dict[str, NDArray[Any]]] = []
+    prompts, spent = 0, {"seconds": 0.0, "scoring_seconds": 0.0}
+    for block in blocks:
+        kept = ("prompt_id", "candidate_id", "length", *(name for name in ("proxy", "gold") if name in block.scores))
+        columns = _columns(block)
+        parts.append({name: columns[name] for name in kept})
+        parts[-1]["prompt_id"] = parts[-1]["prompt_id"] + np.int32(prompts)
+        prompts += block.num_prompts
+        spent = {key: value + float(block.metadata[key]) for key, value in spent.items()}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    _write(columns, path, {"prompts": prompts, "candidates": block.num_candidates, **spent, **facts})
+
+
+def save_curves(log: Sequence[Mapping[str, Any]], path: Path, facts: Mapping[str, Any]) -> None:
+    """Write what is kept of a training's log, a row an update (see `suite.metrics.updates`)."""
+    curves = training_curves(log)
+    columns: dict[str, Any] = {name: values.astype(np.float32) for name, values in curves.items()}
+    _write({**columns, "update": curves["update"].astype(np.int32)}, path, facts)
 
 
 def _shape(pool: Candidates) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from suite.config.studies import ReproduceConfig
 from suite.runtime.paths import located
 from suite.studies.agreement import disagreements, numbers
+from suite.studies.progress import end, progress
 from suite.studies.registry import study
+from suite.studies.store import going_on
 
 
 def reproduce(
@@ -31,28 +33,43 @@ def reproduce(
         UserError: what a study needs is missing, of another schema, or damaged.
     """
     results = located(config.results)
-    kept = [name for name in config.chosen if not config.from_scratch or (results / name / "manifest.json").exists()]
-    for name in kept:
-        _rebuild(name, results / name, draw)
     found: dict[str, list[str]] = {name: [] for name in config.chosen}
-    if config.from_scratch:
-        for name in config.chosen:
-            again = _from_scratch(config, name)
-            if name in kept:
-                found[name] = _compared(name, again, results / name)
-            else:
-                _install(again, results / name)
-                _rebuild(name, results / name, draw)
+    for name in config.chosen:
+        committed = results / name
+        if not config.from_scratch:
+            if not _unfinished(name, committed):
+                _rebuild(name, committed, draw)
+            continue
+        again = _from_scratch(config, name)
+        if again is None:
+            continue
+        if not (committed / "manifest.json").exists():
+            _install(again, committed)
+            _rebuild(name, committed, draw)
+            continue
+        _rebuild(name, committed, draw)
+        if again.resolve() != committed.resolve():
+            found[name] = _compared(name, again, committed)
     update_readme()
     return found
 
 
-def _from_scratch(config: ReproduceConfig, name: str) -> Path:
-    """Run a study; what was drawn and trained before is read from the cache."""
+def _unfinished(name: str, folder: Path) -> bool:
+    """Whether a study's folder is unfinished, which is said in a line."""
+    found = progress(folder)
+    if found is not None:
+        print(f"{name}: unfinished, {found} are in {folder}; {going_on(name, folder)}", flush=True)
+    return found is not None
+
+
+def _from_scratch(config: ReproduceConfig, name: str) -> Path | None:
+    """Run a study; what was drawn and trained before is read from its folder and from the cache. None: it is unfinished."""
     start = time.perf_counter()
     folder = located(config.output) / name
     folder.mkdir(parents=True, exist_ok=True)
     study(name).run(config, folder)
+    if _unfinished(name, folder):
+        return None
     study(name).rebuild(folder)
     print(f"{name}: run from scratch in {_duration(time.perf_counter() - start)}, in {folder}", flush=True)
     return folder
@@ -85,6 +102,7 @@ def _install(again: Path, folder: Path) -> None:
             if (folder / part.name).is_dir():
                 shutil.rmtree(folder / part.name)
             part.replace(folder / part.name)
+    end(folder)
 
 
 def _duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ def run(config: ReproduceConfig, folder: Path) -> None:
         for kl_coef in settings.kl_coefs
         for seed in settings.seeds
     ]
-    draw("smollm2", folder, settings, runs, workers=config.workers)
+    draw(config, "smollm2", folder, settings, runs)
 
 
 def rebuild(folder: Path) -> None:

@@ -1,14 +1,14 @@
 """The folder of a study: what was drawn and trained for it, with the settings that its numbers are made by.
 
-`config.yaml` and `manifest.json` say how it was made, `candidates/` and `checkpoints/` hold the pools. The manifest is written
-last: a folder that has one is complete.
+`config.yaml` and `manifest.json` say how it was made, `candidates/` and `checkpoints/` hold the pools, `updates/` the logs of
+the trainings. The manifest is written last: a folder that has one is complete (see `progress` for one that is not).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +18,21 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bon import Candidates
+from suite.config.planned import upgraded_plan
 from suite.config.run import RunConfig
 from suite.metrics.cost import request_flops_at
+from suite.metrics.results import Scores, stored_scores
 from suite.runtime.errors import UserError
 from suite.runtime.files import write_json
-from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool
+from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_curves, save_pool, save_scores
+from suite.studies.progress import progress
 
 #: Of everything in a study's folder; a change that old files cannot be read with makes it one more.
-SCHEMA = 1
+SCHEMA = 2
+#: The schemas that are read. Numbers of the first hold no objective: the study's plan had none that was searched for.
+READABLE = (1, 2)
+#: The base policy's pool, and its larger one.
+BASE, OPTIMUM = "base", "optimum"
 
 Settings = TypeVar("Settings")
 
@@ -38,6 +45,9 @@ class Trained:
         method, setting, seed: what was trained; `setting` as in the rows, blank where nothing was swept.
         pools: update -> pool of the policy after it, the last with the most candidates; earlier ones have lost their tokens.
         tokens, flops, seconds, reward_tokens: of the training; the last is None in folders that do not say.
+        kl_coef: what it paid for a nat of KL; None where there is no such key, or the folder does not say.
+        log: rows of its updates; empty once it is read back.
+        stages: seconds of everything that was done for it, by stage.
     """
 
     method: str
@@ -48,11 +58,14 @@ class Trained:
     flops: int
     seconds: float
     reward_tokens: int | None = None
+    kl_coef: float | None = None
+    log: Sequence[Mapping[str, Any]] = ()
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The stem of its files."""
-        return "-".join(part for part in (self.method, self.setting, f"seed{self.seed}") if part)
+        return training_name(self.method, self.setting, self.seed)
 
     @property
     def label(self) -> str:
@@ -80,6 +93,8 @@ class Stored:
         settings: the study's own keys.
         resamples: bootstrap samples behind its intervals.
         policy_flops, proxy_flops: of a token through these models, forward.
+        optimum: scores of more candidates of the base policy on the first prompts; None where there are none.
+        schema: of the folder.
     """
 
     base: Candidates
@@ -88,6 +103,8 @@ class Stored:
     resamples: int
     policy_flops: int
     proxy_flops: int
+    optimum: Scores | None = None
+    schema: int = SCHEMA
 
     def request_flops(self, pool: Candidates) -> NDArray[np.float64]:
         """FLOPs of a request by best-of-n of a pool's policy, for every prompt and n: [P, N]."""
@@ -101,28 +118,45 @@ class Stored:
         return found
 
 
-def save_base(folder: Path, pool: Candidates) -> None:
+def training_name(method: str, setting: str, seed: int) -> str:
+    """The stem of a training's files: `ppo-kl_coef=0.2-seed1`."""
+    return "-".join(part for part in (method, setting, f"seed{seed}") if part)
+
+
+def save_base(folder: Path, pool: Candidates, recipe: str = "") -> None:
     """Store the base policy's pool."""
-    save_pool(pool, folder / "candidates" / "base.parquet", {"method": "base", "setting": "", "seed": 0, "step": None})
+    facts = {"method": BASE, "setting": "", "seed": 0, "step": None, "recipe": recipe}
+    save_pool(pool, folder / "candidates" / f"{BASE}.parquet", facts)
 
 
-def save_trained(folder: Path, trained: Trained) -> None:
-    """Store a training's pools."""
-    facts = {key: getattr(trained, key) for key in ("method", "setting", "seed", "tokens", "flops", "reward_tokens")}
-    facts["training_seconds"] = trained.seconds
+def save_optimum(folder: Path, blocks: Iterable[Candidates], recipe: str = "") -> None:
+    """Store the base policy's larger pool, which comes block by block, without its tokens."""
+    save_scores(blocks, folder / "candidates" / f"{OPTIMUM}.parquet", {"method": BASE, "seed": 0, "recipe": recipe})
+
+
+def save_trained(folder: Path, trained: Trained, recipe: str = "", made: Mapping[str, Any] | None = None) -> None:
+    """Store a training's pools and log, the final pool last: where that is, the rest is too.
+
+    `made` says by what code, on which machine.
+    """
+    kept = ("method", "setting", "seed", "tokens", "flops", "reward_tokens", "kl_coef")
+    facts = {**{key: getattr(trained, key) for key in kept}, "training_seconds": trained.seconds}
     earlier = {step: pool for step, pool in trained.pools.items() if step != trained.last}
     if earlier:
         save_checkpoints(earlier, folder / "checkpoints" / f"{trained.name}.parquet", facts)
-    save_pool(trained.final, folder / "candidates" / f"{trained.name}.parquet", {**facts, "step": trained.last})
+    if trained.log:
+        save_curves(trained.log, folder / "updates" / f"{trained.name}.parquet", facts)
+    last = {"step": trained.last, "pools": len(trained.pools), "stages": dict(trained.stages), "recipe": recipe}
+    save_pool(trained.final, folder / "candidates" / f"{trained.name}.parquet", {**facts, **last, "made": dict(made or {})})
 
 
 def save_facts(
-    folder: Path, study: str, settings: Any, run: RunConfig, trainings: Sequence[Trained], facts: Mapping[str, Any]
+    folder: Path, study: str, settings: Any, run: RunConfig, trainings: Mapping[str, int], facts: Mapping[str, Any]
 ) -> None:
-    """Store how it was all made, and with that declare the folder complete."""
+    """Store how it was all made, and with that declare the folder complete; `trainings` has the pools of each."""
     text = OmegaConf.to_yaml(OmegaConf.create({"study": asdict(settings), "run": asdict(run)}))
     (folder / "config.yaml").write_text(text, encoding="utf-8")
-    own = {"schema": SCHEMA, "study": study, "trainings": {t.name: len(t.pools) for t in trainings}}
+    own = {"schema": SCHEMA, "study": study, "trainings": dict(trainings)}
     write_json(folder / "manifest.json", {**own, **facts})
 
 
@@ -132,19 +166,30 @@ def load_study(folder: Path, study: str, kind: type[Settings]) -> Stored:
     Raises:
         UserError: it is missing, incomplete or of another schema; the message has the command that makes it.
     """
+    if (found := progress(folder)) is not None:
+        raise UserError(f"study {study}: {folder} is unfinished, {found} are there; {going_on(study, folder)}")
     facts = _manifest(folder, study)
     try:
         config: Any = OmegaConf.load(folder / "config.yaml")
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config["study"]))
+        section = upgraded_plan(OmegaConf.to_container(config["study"]))  # type: ignore[arg-type]
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), section))
         assert is_dataclass(settings)
-        base, _ = load_pool(folder / "candidates" / "base.parquet")
+        base, _ = load_pool(folder / "candidates" / f"{BASE}.parquet")
         trained = [_training(folder, name, steps, base) for name, steps in facts["trainings"].items()]
         flops = facts["flops_per_token"]
-        return Stored(base, trained, settings, int(config["run"]["resamples"]), flops["policy"], flops["proxy"])
+        large = folder / "candidates" / f"{OPTIMUM}.parquet"
+        optimum = stored_scores(large) if large.is_file() else None
+        resamples = int(config["run"]["resamples"])
+        return Stored(base, trained, settings, resamples, flops["policy"], flops["proxy"], optimum, facts["schema"])
     except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{folder} cannot be read ({type(error).__name__}: {_line(error)}); {remedy(folder, study)}") from None
     except UserError as error:
         raise UserError(f"{error}; {remedy(folder, study)}") from None
+
+
+def going_on(study: str, folder: Path) -> str:
+    """What to do about a study that is unfinished."""
+    return f"go on with: python experiments/reproduce.py --from-scratch studies=[{study}] output={folder.parent}"
 
 
 def remedy(folder: Path, study: str) -> str:
@@ -161,8 +206,9 @@ def _manifest(folder: Path, study: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"study {study}: {folder}/manifest.json is damaged ({error}); {remedy(folder, study)}") from None
     found = facts.get("schema") if isinstance(facts, dict) else None
-    if found != SCHEMA:
-        raise UserError(f"study {study}: {folder} has schema {found}, this version reads {SCHEMA}; {remedy(folder, study)}")
+    if found not in READABLE:
+        read = " and ".join(map(str, READABLE))
+        raise UserError(f"study {study}: {folder} has schema {found}, this version reads {read}; {remedy(folder, study)}")
     return dict(facts)
 
 
@@ -182,6 +228,7 @@ def _training(folder: Path, name: str, steps: int, base: Candidates) -> Trained:
         flops=facts["flops"],
         seconds=facts["training_seconds"],
         reward_tokens=facts.get("reward_tokens"),
+        kl_coef=facts.get("kl_coef"),
     )
 
 

@@ -41,7 +41,7 @@ def run(config: ReproduceConfig, folder: Path) -> None:
     judged = (*shared, f"reward.proxy.path={proxy}", "reward.proxy.label=POSITIVE")
     runs = [("", run_config(*judged, f"seed={seed}")) for seed in settings.seeds]
     spent = {"weak proxy": float((located(proxy).parent / _SECONDS).read_text())}
-    draw("weak_proxy", folder, settings, runs, spent, config.workers)
+    draw(config, "weak_proxy", folder, settings, runs, spent)
 
 
 def rebuild(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 
 from suite.baselines.interface import train
@@ -26,46 +26,40 @@ _loaded: list[Comparison] = []
 
 @contextlib.contextmanager
 def trainings(comparison: Comparison, runs: Sequence[Run], workers: int) -> Iterator[Iterator[Trained]]:
-    """The trainings in the order of `runs`; with several workers they begin at once, while the caller does other work.
+    """The trainings as they are finished; with several workers they begin at once, while the caller does other work.
 
     Args:
-        comparison: prepared for the first run; it counts the seconds, those of all processes added up.
+        comparison: prepared for the first run.
         runs: they differ in baseline and seed alone.
         workers: how many at a time.
     """
     if workers == 1:
-        yield (_trained(replace(comparison, config=config), setting) for setting, config in runs)
+        yield (_trained(comparison, setting, config) for setting, config in runs)
         return
     first = comparison.config
-    with ProcessPoolExecutor(min(workers, len(runs)), multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(max(min(workers, len(runs)), 1), multiprocessing.get_context("spawn")) as executor:
         futures = [executor.submit(_in_worker, first, setting, config) for setting, config in runs]
 
-        def collected() -> Iterator[Trained]:
-            for future in futures:
-                trained, seconds = future.result()
-                for stage, spent in seconds.items():
-                    comparison.seconds[stage] = comparison.seconds.get(stage, 0.0) + spent
-                yield trained
-
         try:
-            yield collected()
+            yield (future.result() for future in as_completed(futures))
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _in_worker(first: RunConfig, setting: str, config: RunConfig) -> tuple[Trained, dict[str, float]]:
+def _in_worker(first: RunConfig, setting: str, config: RunConfig) -> Trained:
     if not _loaded:
         _loaded.append(prepare(first))
-    comparison = replace(_loaded[0], config=config, seconds={})
-    return _trained(comparison, setting), comparison.seconds
+    return _trained(_loaded[0], setting, config)
 
 
-def _trained(comparison: Comparison, setting: str) -> Trained:
-    config = comparison.config
+def _trained(prepared: Comparison, setting: str, config: RunConfig) -> Trained:
+    comparison = replace(prepared, config=config, seconds={})
     with comparison.timed(f"{config.baseline.name} training") as spent:
         training = train(training_task(comparison, located(config.cache)))
         spent(training.seconds)
     pools = {step: pool for step, _, pool in checkpoint_pools(comparison, pool_maker(comparison), training)}
     cost = training.tokens, training.flops, training.seconds, training.reward_tokens
-    return Trained(config.baseline.name, setting, config.seed, pools, *cost)
+    kl_coef = getattr(config.baseline, "kl_coef", None)
+    made = config.baseline.name, setting, config.seed, pools
+    return Trained(*made, *cost, kl_coef, training.log, comparison.seconds)

@@ -13,6 +13,7 @@ from bon.tradeoffs.over_seeds import seeds_difference
 from suite.baselines.interface import train
 from suite.comparison.compare import checkpoint_pools, compare
 from suite.comparison.setup import pool_maker, prepare, training_task
+from suite.config.planned import PlannedTraining
 from suite.config.registry import register
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.data import imdb
@@ -23,6 +24,11 @@ from suite.studies.drawing import run_config
 from suite.studies.reproduction import reproduce
 
 NAMES = ["frontier", "weak_proxy", "notebook"]
+PLAN = [
+    PlannedTraining("ppo", 0.05, 2),
+    PlannedTraining("ppo", 0.5, [0, 1], {"learning_rate": 1e-4}),
+    PlannedTraining("bon_sft", None, 2),
+]
 SMALL = {"num_prompts": 20, "num_candidates": 8, "n": 4}
 
 
@@ -50,7 +56,7 @@ def world(tmp_path_factory, models, some_reviews, fewer_splits):
         output=f"{folder}/again",
         cache=f"{folder}/cache",
         overrides=overrides,
-        frontier=FrontierConfig(**SMALL, kl_coefs=[0.05, 0.5], seeds=[0, 1], others=["bon_sft"], other_seeds=[0, 1]),
+        frontier=FrontierConfig(**SMALL, trainings=PLAN, optimum_prompts=6, optimum_candidates=12),
         weak_proxy=WeakProxyConfig(**SMALL, labels=8, steps=2, updates=2, seeds=[0, 1]),
         notebook=NotebookConfig(**SMALL, protocol_prompts=4, kl_coefs=[0.5, 0.05], repeats=100),
     )
@@ -80,8 +86,8 @@ def test_a_first_time_puts_every_study_into_results(first):
         files = {str(path.relative_to(results / name)) for path in (results / name).rglob("*") if path.is_file()}
         assert {"config.yaml", "manifest.json", "metrics.csv", "findings.json", "candidates/base.parquet"} <= files
     assert {path.stem for path in (results / "frontier" / "candidates").iterdir()} == {
-        "base", "ppo-kl_coef=0.05-seed0", "ppo-kl_coef=0.05-seed1", "ppo-kl_coef=0.5-seed0", "ppo-kl_coef=0.5-seed1",
-        "bon_sft-seed0", "bon_sft-seed1",
+        "base", "optimum", "ppo-kl_coef=0.05-seed0", "ppo-kl_coef=0.05-seed1", "ppo-kl_coef=0.5-seed0",
+        "ppo-kl_coef=0.5-seed1", "bon_sft-seed0", "bon_sft-seed1",
     }  # fmt: skip
     assert list((results / "frontier").parent.glob(".*")) == []
     assert (results / "frontier" / "README.md").read_text() == "by hand"
@@ -97,7 +103,7 @@ def test_the_rows_of_a_training_are_those_of_run_py(first, frontier):
     config, rows = first[1], frontier[0]
     cached = {path for path in (first[0].parent / "cache").rglob("*") if path.is_file()}
     run = run_config(*config.overrides, f"cache={config.cache}", "num_prompts=20", "num_candidates=8", "n=4",
-                     "baseline=ppo", "baseline.kl_coef=0.5", "seed=0")  # fmt: skip
+                     "baseline=ppo", "baseline.kl_coef=0.5", "baseline.learning_rate=1e-4", "seed=0")  # fmt: skip
     outcome = compare(prepare(run))
     assert {path for path in (first[0].parent / "cache").rglob("*") if path.is_file()} == cached  # the same keys
     assert outcome.training.reused

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy import stats
 
+from suite.config.planned import PlannedTraining, upgraded_plan
 from suite.config.registry import register
 from suite.config.run import RunConfig
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
@@ -105,7 +106,9 @@ def folder(random_pools, tmp_path):
     for training in trained:
         store.save_trained(folder, training)
     facts = {"flops_per_token": {"policy": 10, "proxy": 3}}
-    store.save_facts(folder, "frontier", FrontierConfig(n=4), RunConfig(resamples=100), trained, facts)
+    store.save_facts(
+        folder, "frontier", FrontierConfig(n=4), RunConfig(resamples=100), {t.name: len(t.pools) for t in trained}, facts
+    )
     return folder
 
 
@@ -119,6 +122,17 @@ def test_a_study_comes_back(folder):
     assert stored.trained[1].last == 2
     # Prompts of one token, 4 tokens each: 1 + n (4 - 1) tokens drawn, and n texts of 5 read by the proxy.
     assert stored.request_flops(stored.trained[0].final)[0].tolist() == [10 * 4, 10 * 7 + 30, 10 * 10 + 45, 10 * 13 + 60]
+
+
+def test_a_study_of_before_there_were_plans_is_still_read():
+    path = REPOSITORY / "results" / "frontier"
+    section = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))["study"]
+    again = upgraded_plan(section)
+    assert upgraded_plan(again) == again
+    if "kl_coefs" in section:
+        names = {f"{t['baseline']}-kl_coef={t['kl_coef']:g}-seed{s}" if "kl_coef" in t else f"{t['baseline']}-seed{s}"
+                 for t in again["trainings"] for s in t["seeds"]}  # fmt: skip
+        assert names == json.loads((path / "manifest.json").read_text())["trainings"].keys()
 
 
 def _without(path):
@@ -138,7 +152,7 @@ def _lacking(path):
 
 
 def _renamed(path):
-    path.write_text(path.read_text().replace("kl_coefs", "coefficients"))
+    path.write_text(path.read_text().replace("trainings", "coefficients"))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +160,7 @@ def _renamed(path):
     [
         ("manifest.json", _without, "study frontier: .* holds no results"),
         ("manifest.json", _rubbish, "manifest.json is damaged"),
-        ("manifest.json", _older, "has schema 0, this version reads 1"),
+        ("manifest.json", _older, "has schema 0, this version reads 1 and 2"),
         ("config.yaml", _without, "cannot be read"),
         ("config.yaml", _renamed, "cannot be read .*coefficients"),
         ("candidates/base.parquet", _without, "base.parquet is missing"),
@@ -268,17 +282,34 @@ def test_from_scratch_takes_the_embedded_models_unless_it_is_asked_for_more():
     assert ReproduceConfig(from_scratch=True, studies=["smollm2"]).chosen == ["smollm2"]
 
 
+def planned(*trainings):
+    return ReproduceConfig(frontier=FrontierConfig(trainings=list(trainings)))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         (ReproduceConfig(studies=["frontiers"]), "studies=frontiers is not a study: there are frontier, weak_proxy, notebook"),
         (ReproduceConfig(studies=["frontier", "frontier"]), r"studies=.* \(frontier is there twice\)"),
         (ReproduceConfig(studies=[]), "studies=.* a list of at least 1"),
-        (ReproduceConfig(frontier=FrontierConfig(kl_coefs=[0.1, 0.2, 0.1])), r"frontier.kl_coefs=.* \(0.1 is there twice\)"),
-        (ReproduceConfig(frontier=FrontierConfig(kl_coefs=[-0.1])), "frontier.kl_coefs=.* numbers of at least 0"),
-        (ReproduceConfig(frontier=FrontierConfig(seeds=[1, 2, 2])), r"frontier.seeds=.* \(2 is there twice\)"),
-        (ReproduceConfig(frontier=FrontierConfig(seeds=[1])), "frontier.seeds=.* a list of at least 2"),
-        (ReproduceConfig(frontier=FrontierConfig(others=["ppo"])), "frontier.others=.* some of rloo, grpo, bon_sft"),
+        (planned(), "frontier.trainings=.* a list of at least 1"),
+        (planned(PlannedTraining("ppo", 0.2), PlannedTraining("ppo", 0.20)), r"\(ppo kl_coef=0.2 is there twice\)"),
+        (
+            planned(PlannedTraining("ppo", 0.1), PlannedTraining("ppo", -0.1)),
+            r"frontier.trainings\[1\].kl_coef=-0.1 .* null or at least 0",
+        ),
+        (planned(PlannedTraining("bon_sft", 0.1)), r"kl_coef=0.1 .* null where the baseline has no such key \(bon_sft\)"),
+        (planned(PlannedTraining("none")), r"trainings\[0\].baseline=none .* one of ppo, rloo, grpo, bon_sft"),
+        *(
+            (planned(PlannedTraining(seeds=seeds)), "seeds=.* at least 2")
+            for seeds in (1, [1], [1, 2, 2], [0, -1], "01", True)
+        ),
+        (planned(PlannedTraining(overrides={"learning_rat": 1})), r"overrides=\['learning_rat'\] .* keys of ppo: updates, "),
+        (planned(PlannedTraining(overrides={"kl_coef": 1})), r"overrides=\['kl_coef'\] is not allowed"),
+        (ReproduceConfig(frontier=FrontierConfig(optimum_prompts=1)), "frontier.optimum_prompts=1 .* 0, or from 2 to"),
+        (ReproduceConfig(frontier=FrontierConfig(optimum_candidates=256)), "optimum_candidates=256 .* greater than"),
+        (ReproduceConfig(from_scratch=True, at_most=-1), "at_most=-1 .* at least 0"),
+        (ReproduceConfig(trainings=["ppo*"]), "from_scratch=False .* true with trainings or at_most"),
         (ReproduceConfig(weak_proxy=WeakProxyConfig(labels=1)), "weak_proxy.labels=1 .* at least 2"),
         (ReproduceConfig(notebook=NotebookConfig(protocol_prompts=512)), "notebook.protocol_prompts=512 .* less than"),
         (ReproduceConfig(results="pyproject.toml/results"), "results=pyproject.toml/results cannot be written"),
@@ -296,7 +327,7 @@ def test_bad_keys(config, message):
             ["studies=[frontiers]"],
             "error: studies=frontiers is not a study: there are frontier, weak_proxy, notebook",
         ),
-        (["--from-scratch", "frontier.seeds=[0,0]"], "error: frontier.seeds=[0, 0] is not allowed"),
+        (["--from-scratch", "frontier.trainings=[{seeds:1}]"], "error: frontier.trainings[0].seeds=1 is not allowed"),
         (["--from-scratch", "studies=[frontier]", "results=/tmp/none", "frontier.n=0"], "error: n=0 is not allowed"),
         (["--from-scratch", "frontier.seed=0"], "error: Key 'seed' not in 'FrontierConfig'"),
     ],
