@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from suite.analysis.findings import as_json
+from suite.analysis.objective_words import objectives_as_json
 from suite.comparison import processes
 from suite.comparison.compare import compare
 from suite.comparison.setup import model_facts, prepare
@@ -44,7 +45,10 @@ def main(composed: DictConfig) -> None:
     for method, pool in outcome.pools.items():
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))
     write_rows(outcome.rows, folder / "metrics.csv")
-    write_json(folder / "findings.json", rounded(as_json(outcome.findings, outcome.overoptimisation)))
+    found = as_json(outcome.findings, outcome.overoptimisation)
+    if outcome.yardstick is not None:
+        found["objective"] = objectives_as_json(outcome.yardstick, outcome.objectives)
+    write_json(folder / "findings.json", rounded(found))
     figures = draw_run(folder)
     shown = sample_table(outcome.pools, config.n, 20)
     heading = f"# Samples of {comparison.name}\n\n"

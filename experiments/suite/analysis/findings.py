@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,13 @@ class TrainingPath:
         return cls(np.stack(kl, axis=1), *(np.stack(columns, axis=1) for columns in rewards))
 
 
+class KLs(NamedTuple):
+    """KL to the base policy in nats: of best-of-n its upper bound, of the tuned policy as measured."""
+
+    best_of_n: float
+    tuned: float
+
+
 @dataclass(frozen=True)
 class Findings:
     """Best-of-n of the base policy against one tuned policy, in gold reward; `n` is the run's own, of `num_candidates`.
@@ -68,6 +75,7 @@ class Findings:
             None where nobody knows what training cost.
         equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
         equal_flops: best-of-n minus the tuned policy, and minus its best-of-k, at equal FLOPs a request.
+        one_seed: the KLs of both, where there is one training; None over several training seeds.
     """
 
     n: int
@@ -80,6 +88,7 @@ class Findings:
     equal_kl: dict[float, Interval]
     judge: str = "gold"
     equal_flops: list[EqualCost] = field(default_factory=list)
+    one_seed: KLs | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs |
         equivalent_n=worth,
         break_even=None if costs is None else break_even(costs, worth),
         equal_kl={kl: Interval(*parts) for kl, *parts in zip(at, *equal, strict=True)},
+        one_seed=KLs(float(bound[n - 1]), float(path.kl[:, -1].mean())),
     )
 
 
@@ -158,8 +168,10 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
         )
         lines.append(
             f"{_reward(found).capitalize()} of {best} minus {name}, paired over {num_prompts} prompts: {d.value:+.3f} "
-            f"(95% interval {d.low:+.3f} to {d.high:+.3f}, p = {d.p_value:.3g}): {clear}."
+            f"(95% interval {d.low:+.3f} to {d.high:+.3f}, {_p_value(found)}): {clear}."
         )
+        if found.one_seed is not None:
+            lines.append(_one_seed(best, name, found, found.one_seed))
         if found.detectable is not None and found.prompts_needed is not None:
             lines.append(
                 f"This run can see differences of {found.detectable:.3f} (power 80%); "
@@ -185,6 +197,27 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
                 "Stop earlier, or use a better proxy."
             )
     return lines
+
+
+def _p_value(found: Findings) -> str:
+    """A bootstrap of 2,000 samples cannot tell how far below 0.001 it is."""
+    p = found.paired.p_value
+    return "p < 0.001" if found.one_seed is not None and p < 0.0015 else f"p = {p:.3g}"
+
+
+def _one_seed(best: str, name: str, found: Findings, at: KLs) -> str:
+    """What a comparison with one training does not say, and at which KL it stands."""
+    line = (
+        f"There is one training seed: the interval is over prompts only and does not know how trainings spread. {best} stands "
+        f"at no more than {at.best_of_n:.2f} nats of KL, {name} at {at.tuned:.2f}"
+    )
+    if not found.equal_kl:
+        return f"{line}; at no KL were both measured."
+    kl = min(found.equal_kl, key=lambda kl: abs(kl - at.tuned))
+    equal = found.equal_kl[kl]
+    return (
+        f"{line}; at an equal {kl:g} nats best-of-n minus {name} is {equal.value:+.2f} [{equal.low:+.2f}, {equal.high:+.2f}]."
+    )
 
 
 def _named(method: str) -> str:

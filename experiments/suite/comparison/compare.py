@@ -18,6 +18,7 @@ from suite.analysis.findings import (
     compared,
     training_overoptimisation,
 )
+from suite.analysis.objective import Gained, Yardstick, best_of_n_rows, gained, optimum_rows, price_of
 from suite.baselines.interface import Training, train
 from suite.comparison.setup import Comparison, pool_maker, training_task
 from suite.metrics.cost import Costs, seconds_spent
@@ -41,6 +42,8 @@ class Outcome:
         findings: tuned method -> best-of-n against it.
         costs: tuned method -> its FLOPs and those of best-of-n.
         overoptimisation: method -> fits, and whether gold fell while proxy rose.
+        yardstick: what the base policy's pool knows of the optimum; None where it knows nothing.
+        objectives: tuned method -> the objective that it gains, and its share of the optimum.
     """
 
     rows: list[Row]
@@ -49,6 +52,8 @@ class Outcome:
     findings: dict[str, Findings] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
     overoptimisation: dict[str, Overoptimisation] = field(default_factory=dict)
+    yardstick: Yardstick | None = None
+    objectives: dict[str, Gained] = field(default_factory=dict)
 
     @property
     def policies(self) -> dict[str, Path]:
@@ -84,8 +89,12 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
         rows = list(curve_rows(study, base, "base", None, config.n, flops))
         # Without gold there is nothing that could fall while the proxy rises.
         over = {"best_of_n": best_of_n_overoptimisation(study)} if study.judge == "gold" else {}
+        price = price_of(config.baseline.name, getattr(config.baseline, "kl_coef", None))
+        yardstick = Yardstick.of(study, [] if price is None else [price])
+        if yardstick is not None:
+            rows += [*optimum_rows(yardstick, config.seed), *best_of_n_rows(yardstick, config.seed)]
     if config.baseline.name == "none":
-        return Outcome(rows, {"base": base}, overoptimisation=over)
+        return Outcome(rows, {"base": base}, overoptimisation=over, yardstick=yardstick)
 
     method = config.baseline.name
     with comparison.timed("training") as spent:
@@ -115,7 +124,12 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
         found = {method: replace(compared(study, pool, path, costs, config.n), equal_flops=equal)}
         if study.judge == "gold":
             over[method] = training_overoptimisation(study, path)
-    return Outcome(rows, {"base": base, method: pool}, training, found, {} if costs is None else {method: costs}, over)
+        objectives = {}
+        if yardstick is not None:
+            objectives[method] = gained(yardstick, pool.scores["proxy"].mean(1)[None], path.kl[:, -1][None], price)
+            rows += objectives[method].rows(method, config.seed, last)
+    pools, spent_on = {"base": base, method: pool}, {} if costs is None else {method: costs}
+    return Outcome(rows, pools, training, found, spent_on, over, yardstick, objectives)
 
 
 def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Training) -> Iterator[tuple[int, Policy, Candidates]]:

@@ -20,6 +20,14 @@ from suite.metrics.text import parts, seeds_and_prompts
 MARKERS = ("s", "^", "D", "v", "P")
 
 
+def compared(results: Results) -> dict[tuple[str, str], Points]:
+    """(method, name) -> differences: those of trained policies, and best-of-n minus the optimum where it is known."""
+    found = dict(differences(results))
+    if points := results.findings.get("best_of_n_minus_optimum_at_equal_kl"):
+        found["optimum", "optimum"] = points
+    return found
+
+
 def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
     """Differences against KL, methods side by side where they share a KL."""
     axes.axhline(0.0, color="black", linewidth=0.6)
@@ -44,18 +52,18 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel("KL to the base policy (nats)")
-    axes.set_ylabel("gold reward, best-of-n\nminus trained policy")
+    axes.set_ylabel("gold reward, best-of-n\nminus the other policy")
 
 
 def figure(results: Results) -> Figure:
     """One column."""
-    return page([partial(equal_kl, found=differences(results))], width=SINGLE_COLUMN, height=2.4)
+    return page([partial(equal_kl, found=compared(results))], width=SINGLE_COLUMN, height=2.4)
 
 
 def caption(results: Results) -> str:
     """What the figure says, in numbers."""
     told = []
-    for (_, name), each in differences(results).items():
+    for (_, name), each in compared(results).items():
         told.append(f"{name}: " + ", ".join(f"{parts(part)} at {part['kl']:g}" for part in each))
     return (
         "Best-of-n (at its upper bound of KL) minus trained policies in gold reward, at equal KL in nats, paired by prompt, "

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import KL_LABEL, ON_TOP, colour, line_style, marker
 from suite.metrics.naming import LABELS, called, setting_title, title
+from suite.metrics.optimum_series import optimum_curve
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
 from suite.metrics.series import MEASURED, Curve, level, middle, over_n, over_settings, over_training, settings, tuned_methods
@@ -21,6 +22,8 @@ from suite.metrics.text import number, seeds_and_prompts
 
 #: Estimates of best-of-n's KL and their dashes; drawn where they depart from the bound.
 ESTIMATES = {"beirami": ("-.", "best-of-n, KL estimate"), "levels": (":", "best-of-n, KL from tied scores")}
+#: The upper edge of proxy reward; gold is that of the same policy.
+OPTIMUM = "optimum: the most proxy that this KL can buy"
 #: Of the bound: less is narrower than a line.
 VISIBLE = 0.01
 
@@ -35,6 +38,10 @@ def reward_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         dashes, label = ESTIMATES[kind]
         shown = over_n(rows, "best_of_n", "kl", kl_kind=kind)
         axes.plot(shown.value, best.value, linestyle=dashes, color="black", linewidth=1.0, label=label)
+    optimum_kl, optimum = optimum_curve(rows, metric)
+    if len(optimum.at):
+        axes.plot(optimum_kl.value, optimum.value, color=colour("optimum"), linewidth=1.0, label=OPTIMUM)
+        axes.fill_between(optimum_kl.value, optimum.low, optimum.high, color=colour("optimum"), alpha=0.12, linewidth=0)
     for method in tuned_methods(rows):
         _tuned(axes, rows, method, metric)
     kl_axis(axes)
@@ -123,10 +130,17 @@ def caption(results: Results) -> str:
             if gold and kl:
                 name = called(method, setting)
                 told.append(f"{name} {number(gold)} at {number(kl)} nats")
+    known = optimum_curve(rows, "proxy")[0].value
+    edge = (
+        "The optimum is the policy with the most proxy reward at its KL (base policy weighted by exp(proxy / beta)), estimated "
+        f"from the base policy's candidates and drawn where they suffice, up to {known[-1]:.1f} nats. "
+        if len(known)
+        else ""
+    )
     return (
         "Proxy reward, gold reward and win rate by gold against KL to the base policy (nats per response, on a square-root "
         "scale). Best-of-n is drawn at its upper bound log n - (n-1)/n, trained policies at their measured KL, best-of-n on "
-        f"top of each (dotted, from its point on) at an upper bound again. Gold reward: {'; '.join(told)}. "
+        f"top of each (dotted, from its point on) at an upper bound again. {edge}Gold reward: {'; '.join(told)}. "
         f"Shading and bars: 95% intervals, {seeds_and_prompts(results)}."
     )
 

@@ -16,7 +16,10 @@ from suite.figures.reward_distribution import reward_distribution
 from suite.figures.reward_vs_kl import reward_vs_kl
 from suite.figures.reward_vs_n import reward_vs_n
 from suite.figures.style import styled
+from suite.figures.training import Lines, training_lines
+from suite.figures.training import panels as training_panels
 from suite.metrics.cost import Costs
+from suite.metrics.naming import BOUNDED_SHARE
 from suite.metrics.results import Results, Scores
 from suite.metrics.rows import Row
 from suite.metrics.series import tuned_methods
@@ -28,7 +31,10 @@ def draw_run(folder: Path) -> list[Path]:
     pools = {method: pool for method in ("base", *tuned_methods(results.rows)) if (pool := results.pool(method)) is not None}
     costs, worth, _ = study_costs(results)
     n = int(OmegaConf.load(folder / "config.yaml").n)
-    return draw_figures(results.rows, pools, n, folder / "figures", costs, worth)
+    # Runs of before there was an objective have no figure of it.
+    shown = any(row.metric in BOUNDED_SHARE.values() for row in results.rows)
+    lines = training_lines(results.rows, results.training_curves()) if shown else []
+    return draw_figures(results.rows, pools, n, folder / "figures", costs, worth, lines)
 
 
 def draw_figures(
@@ -38,11 +44,12 @@ def draw_figures(
     folder: Path,
     costs: Mapping[str, Costs] | None = None,
     worth: Mapping[str, Interval] | None = None,
+    lines: Sequence[Lines] = (),
 ) -> list[Path]:
     """The figures of a run as PNG, PDF and SVG in `folder`; returns the PNG files.
 
     `costs` and `worth` are, for every tuned method, what it costs and the n it is worth; without them there is no figure of
-    costs.
+    costs. `lines` are the curves of its training; without them there is no figure of these.
     """
     both: dict[str, Callable[..., None]] = {
         "reward_vs_n": partial(reward_vs_n, rows=rows),
@@ -54,4 +61,7 @@ def draw_figures(
     if costs and worth:
         pages["cost"] = [partial(reward_vs_cost, rows=rows, metric=judges[-1]), partial(total_cost, costs=costs, worth=worth)]
     with styled():
-        return [save(page(panels), name, folder)[0] for name, panels in pages.items()]
+        files = [save(page(panels), name, folder)[0] for name, panels in pages.items()]
+        if lines:
+            files.append(save(page(training_panels(lines), columns=2, height=4.4), "training", folder)[0])
+    return files

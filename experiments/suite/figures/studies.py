@@ -15,8 +15,11 @@ from suite.figures.quality import QUALITY
 from suite.figures.reward_distribution import REWARD_DISTRIBUTION
 from suite.figures.reward_vs_kl import REWARD_VS_KL
 from suite.figures.reward_vs_n import REWARD_VS_N
+from suite.figures.share import SHARE
 from suite.figures.speed import SPEED
 from suite.figures.style import styled
+from suite.figures.training import TRAINING
+from suite.metrics.naming import BOUNDED_SHARE
 from suite.metrics.results import Results, command
 from suite.metrics.series import tuned_methods
 from suite.metrics.speeds import read_csv
@@ -28,6 +31,8 @@ _AGAINST_TRAINED: dict[str, StudyFigure] = {
     "reward_vs_kl": REWARD_VS_KL,
     "equal_kl": EQUAL_KL,
     "cost": COST,
+    "share": SHARE,
+    "training": TRAINING,
     "quality": QUALITY,
     "reward_distribution": REWARD_DISTRIBUTION,
 }
@@ -41,15 +46,23 @@ FIGURES: dict[str, dict[str, StudyFigure]] = {
 
 
 #: Nothing is left of these where there is no trained policy.
-_OF_TRAINED = ("reward_vs_kl", "equal_kl", "cost")
+_OF_TRAINED = ("reward_vs_kl", "equal_kl", "cost", "share", "training")
 
 
 def figures_of(study: str, results: Any) -> dict[str, StudyFigure]:
-    """Return name -> figure of what `loaded` returned: without a trained policy, those of best-of-n alone."""
+    """Return name -> figure of what `loaded` returned.
+
+    Without a trained policy those of best-of-n alone; without shares of the optimum, or without logs, none of these.
+    """
     known = FIGURES[study]
-    if isinstance(results, Results) and not tuned_methods(results.rows):
-        return {name: figure for name, figure in known.items() if name not in _OF_TRAINED}
-    return known
+    if not isinstance(results, Results):
+        return known
+    left_out = set() if tuned_methods(results.rows) else set(_OF_TRAINED)
+    if not any(row.metric in BOUNDED_SHARE.values() for row in results.rows):
+        left_out |= {"share", "training"}
+    elif not results.training_curves():
+        left_out.add("training")
+    return {name: figure for name, figure in known.items() if name not in left_out}
 
 
 def loaded(study: str, folder: Path) -> Any:

@@ -18,9 +18,10 @@ COLOURS = {
     "rloo": "#CC79A7",
     "grpo": "#009E73",
     "bon_sft": "#E69F00",
+    "optimum": "#000000",
 }
 OTHER = "#56B4E9"
-MARKERS = {"base": "X", "best_of_n": "v", "ppo": "o", "rloo": "s", "grpo": "^", "bon_sft": "D"}
+MARKERS = {"base": "X", "best_of_n": "v", "ppo": "o", "rloo": "s", "grpo": "^", "bon_sft": "D", "optimum": "*"}
 #: Dashes of lines, told apart without colour.
 LINES: dict[str, Any] = {
     "base": (0, (1, 1)),

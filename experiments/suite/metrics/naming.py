@@ -11,7 +11,10 @@ TITLES = {
     "grpo": "GRPO",
     "bon_sft": "best-of-n SFT",
     "published": "published policy",
+    "optimum": "optimum",
 }
+#: What rows call a share of the optimum: known, at most, or (of a method that loses) at least.
+BOUNDED_SHARE = {None: "share_of_optimum", "upper": "share_of_optimum_at_most", "lower": "share_of_optimum_at_least"}
 #: What an axis of a metric is called.
 LABELS = {name: metric.title for name, metric in MEASURES.items() if metric.title}
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bon.intervals import Interval
 from suite.metrics.rows import Row, read_rows
-from suite.metrics.series import over_seeds
+from suite.metrics.series import over_seeds, settings, tuned_methods
+from suite.metrics.updates import load_curves, run_curves
 from suite.runtime.errors import UserError
 
 Array = NDArray[np.float64]
@@ -94,6 +95,20 @@ class Results:
     def command(self) -> str:
         """What makes these results."""
         return command(self.study)
+
+    def training_curves(self) -> dict[tuple[str, str], list[dict[str, Array]]]:
+        """(method, setting) -> the curves of every training whose log is stored (see `suite.metrics.updates`)."""
+        found: dict[tuple[str, str], list[dict[str, Array]]] = {}
+        if self.folder is None:
+            return found
+        for method in tuned_methods(self.rows):
+            for setting in settings(self.rows, method):
+                stem = "-".join(filter(None, (method, setting, "seed")))
+                files = sorted((self.folder / "updates").glob(f"{stem}*.parquet"))
+                curves = [load_curves(file) for file in files] or run_curves(self.folder)
+                if curves:
+                    found[method, setting] = curves
+        return found
 
     def pool(self, method: str, setting: str = "") -> Scores | None:
         """The scores of the pools of a method and setting, candidates of all its seeds side by side; None without pools."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,10 @@ def load_curves(path: Path) -> dict[str, Array]:
 
     table = parquet.read_table(path)
     return {name: table[name].to_numpy().astype(np.float64) for name in ("update", *SOURCES)}
+
+
+def run_curves(folder: Path) -> list[dict[str, Array]]:
+    """The curves of a run's only training, from its `updates.jsonl`; none where it trained nothing."""
+    file = folder / "updates.jsonl"
+    log = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    return [training_curves(log)] if log else []

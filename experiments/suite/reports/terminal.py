@@ -9,11 +9,13 @@ from typing import Any
 from tabulate import tabulate
 
 from suite.analysis.findings import sentences
+from suite.analysis.objective_words import objective_sentences
 from suite.baselines.health import warnings
 from suite.comparison.compare import Outcome
 from suite.comparison.setup import Comparison
 from suite.config.run import RunConfig
-from suite.metrics.naming import title
+from suite.metrics.naming import BOUNDED_SHARE, title
+from suite.metrics.optimum_series import best_of_n_at_best, share_of
 from suite.metrics.rows import Row, select
 from suite.metrics.samples import SAMPLE_COLUMNS
 from suite.metrics.series import table_rows
@@ -55,7 +57,7 @@ def next_steps(config: RunConfig) -> str:
 def table(outcome: Outcome, n: int, style: str = "simple") -> str:
     """One row a method, every mean with its 95% interval below it. RM, the reward model, is the proxy."""
     judges = [judge for judge in ("proxy", "gold") if select(outcome.rows, metric=judge)]
-    headers = ["method", *(f"{judge}\nreward" for judge in judges), "win rate\nvs base", "KL to base\n(nats)",
+    headers = ["method", *(f"{judge}\nreward" for judge in judges), "win rate\nvs base", "KL to base\n(nats)", "share of\noptimum",
                "length\n(tokens)", "distinct-2", "tokens /\nrequest",
                "RM tokens /\nrequest", "ms /\nrequest", "training\ntokens", "training\nRM tokens",
                "training\nseconds"]  # fmt: skip
@@ -69,6 +71,7 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
                 *(_cell(found, judge) for judge in judges),
                 _cell(found, "win_rate"),
                 _kl_cell(found, method),
+                _share_cell(outcome.rows, method),
                 _cell(found, "length", 1),
                 _cell(found, "distinct_2"),
                 _cell(found, "tokens_per_request", 0),
@@ -83,6 +86,8 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
 def verdict(outcome: Outcome) -> str:
     """What was found, a sentence each."""
     lines = sentences(outcome.findings, outcome.overoptimisation, outcome.pools["base"].num_prompts)
+    if outcome.yardstick is not None:
+        lines += objective_sentences(outcome.yardstick, outcome.objectives)
     if outcome.training is not None:
         lines += [f"WARNING: in training, {text}" for text in warnings(outcome.training.log).values()]
     if not outcome.findings:
@@ -120,6 +125,18 @@ def _cell(rows: Sequence[Row], metric: str, digits: int = 2) -> str:
     if row.ci_low is None:
         return f"{row.value:.{digits}f}"
     return f"{row.value:.{digits}f}\n[{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
+
+
+def _share_cell(rows: Sequence[Row], method: str) -> str:
+    """The share of the optimum of a trained policy at its own price, of best-of-n at its best one: with the best n there."""
+    best = best_of_n_at_best(rows)
+    if method == "best_of_n" and best is not None:
+        return f"{best.share.value:.0%}\n(n={best.share.n}, {best.beta:g} a nat)"
+    row = None if "+" in method or method in ("base", "best_of_n") else share_of(rows, method)
+    if row is None:
+        return ""
+    bound = {BOUNDED_SHARE["upper"]: "≤ ", BOUNDED_SHARE["lower"]: "≥ "}.get(row.metric, "")
+    return f"{bound}{row.value:.0%}\n[{row.ci_low:.0%}, {row.ci_high:.0%}]"
 
 
 def _kl_cell(rows: Sequence[Row], method: str) -> str:

@@ -9,9 +9,12 @@ from typing import Any
 
 from bon.intervals import Interval
 from suite.analysis.findings import Overoptimisation, as_json, best_of_n_overoptimisation, sentences
+from suite.analysis.objective import best_of_n_minus_optimum
+from suite.analysis.objective_words import objective_sentences, objectives_as_json
 from suite.metrics.evaluation import Study, curve_rows
 from suite.metrics.rows import Row, write_rows
 from suite.runtime.files import rounded, write_json
+from suite.studies.objectives import gained_over_seeds, objective_rows, yardstick_of
 from suite.studies.over_seeds import (
     Measured,
     compared_over_seeds,
@@ -41,8 +44,17 @@ def rebuild(folder: Path, name: str, stored: Stored) -> None:
     for group in groups.values():
         rows += [row for found in group for row in rows_of_training(study, found)]
         rows += rows_over_seeds(group)
+    yardstick = yardstick_of(study, stored)
+    objectives = {} if yardstick is None else gained_over_seeds(yardstick, stored.groups())
+    if yardstick is not None:
+        rows += objective_rows(yardstick, stored.groups(), objectives)
     write_rows(rows, folder / "metrics.csv")
-    write_json(folder / "findings.json", rounded({"study": name, **_findings(study, stored, groups)}))
+    found = {"study": name, **_findings(study, stored, groups)}
+    if yardstick is not None:
+        found["objective"] = objectives_as_json(yardstick, objectives)
+        found["best_of_n_minus_optimum_at_equal_kl"] = best_of_n_minus_optimum(yardstick)
+        found["sentences"] += objective_sentences(yardstick, objectives)
+    write_json(folder / "findings.json", rounded(found))
 
 
 def _findings(study: Study, stored: Stored, groups: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
