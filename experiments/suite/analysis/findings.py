@@ -215,9 +215,8 @@ def _one_seed(best: str, name: str, found: Findings, at: KLs) -> str:
         return f"{line}; at no KL were both measured."
     kl = min(found.equal_kl, key=lambda kl: abs(kl - at.tuned))
     equal = found.equal_kl[kl]
-    return (
-        f"{line}; at an equal {kl:g} nats best-of-n minus {name} is {equal.value:+.2f} [{equal.low:+.2f}, {equal.high:+.2f}]."
-    )
+    difference = f"{equal.value:+.2f} [{equal.low:+.2f}, {equal.high:+.2f}]"
+    return f"{line}; at an equal {kl:g} nats best-of-n minus {name} is {difference}."
 
 
 def _named(method: str) -> str:

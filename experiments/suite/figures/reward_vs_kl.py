@@ -132,8 +132,8 @@ def caption(results: Results) -> str:
                 told.append(f"{name} {number(gold)} at {number(kl)} nats")
     known = optimum_curve(rows, "proxy")[0].value
     edge = (
-        "The optimum is the policy with the most proxy reward at its KL (base policy weighted by exp(proxy / beta)), estimated "
-        f"from the base policy's candidates and drawn where they suffice, up to {known[-1]:.1f} nats. "
+        "The optimum is the policy with the most proxy reward at its KL (base policy weighted by exp(proxy / beta)), "
+        f"estimated from the base policy's candidates and drawn where they suffice, up to {known[-1]:.1f} nats. "
         if len(known)
         else ""
     )

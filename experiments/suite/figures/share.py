@@ -92,8 +92,8 @@ def caption(results: Results) -> str:
             at = "" if point.setting else f" at {fixed(point.beta, 2)}"
             told.append(f"{called(method, point.setting)} {_percent(point)}{at}")
     return (
-        "Share of the optimum: reward gained over the base policy less the price x KL, by the most that any policy can gain at "
-        "that price, which is estimated from the base policy's candidates. PPO and RLOO are judged at the price they were "
+        "Share of the optimum: reward gained over the base policy less the price x KL, by the most that any policy can gain "
+        "at that price, which is estimated from the base policy's candidates. PPO and RLOO are judged at the price they were "
         "trained with, best-of-n (its upper bound of KL) at every price with its best n, the others at the price where their "
         f"share is greatest. {'; '.join(told)}. Intervals: 95%, {seeds_and_prompts(results)}."
     )

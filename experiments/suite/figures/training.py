@@ -133,8 +133,8 @@ def caption(results: Results) -> str:
     lines = training_lines(results.rows, results.training_curves())
     count = sum(len(each.curves) for each in lines)
     return (
-        f"What {count} trainings drew on training prompts, update by update, means over {PARTS} parts of each: proxy reward, KL "
-        "to the base policy, entropy, and the objective (reward gained over the base policy's on the evaluation prompts less "
+        f"What {count} trainings drew on training prompts, update by update, means over {PARTS} parts of each: proxy reward, "
+        "KL to the base policy, entropy, and the objective (reward gained over the base policy's on evaluation prompts less "
         "price x KL) by what the optimum gains at that price. Lines: means over training seeds; shading: from the lowest seed "
         "to the highest. Trainers that log no KL are left out of the panels that need it."
     )

@@ -45,6 +45,20 @@ MEASURES = {
     "distinct_3": Metric("distinct triples of tokens over all triples", "share"),
     "self_similarity": Metric("similarity of two responses to one prompt", "share"),
 }
+#: What a method gains at a price of KL, over the base policy, once: at its own price or at that where its share is greatest.
+OBJECTIVES = {
+    "beta": Metric("price of a nat at which the objective is taken", "logit per nat"),
+    "objective": Metric("proxy reward gained less price x KL", "logit"),
+    "share_of_optimum": Metric("objective by the most that any policy can gain at this price", "share"),
+    "share_of_optimum_at_most": Metric("the same where the pool knows the optimum from below alone", "share"),
+    "share_of_optimum_at_least": Metric("the same of a policy that loses", "share"),
+}
+#: Of the method `optimum`, for each price: its rows have the setting `beta=...`.
+OPTIMUM = {
+    "kl_self_normalized": Metric("KL of the optimum to the base policy, from self-normalized weights", "nats"),
+    "objective_at_least": Metric("what the optimum gains at least, where the pool is too small for this price", "logit"),
+    "effective_sample_size": Metric("about how many candidates of a prompt carry the weight", "candidates"),
+}
 #: What a request costs (against n), and what training has cost so far (against the update).
 COSTS = {
     "tokens_per_request": Metric("tokens drawn to answer a request", "tokens", "n", digits=0),

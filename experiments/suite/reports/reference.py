@@ -14,8 +14,9 @@ from suite.config.baselines import BASELINES, BaselineConfig
 from suite.config.meanings import key_meanings
 from suite.config.registry import register
 from suite.config.run import RunConfig
+from suite.metrics.registry import OPTIMUM
 from suite.runtime.paths import REPOSITORY
-from suite.tracking.keys import COSTS, MEASURES, Key
+from suite.tracking.keys import COSTS, MEASURES, OBJECTIVES, Key
 
 WRITTEN = "<!-- Written by `python experiments/reproduce.py`: do not edit. -->"
 #: Command -> the schema that its file in conf/ names. report.py and dashboard.py have options instead.
@@ -72,6 +73,10 @@ def metrics_page() -> str:
                 "Formulas and sources: [methods](../methods.md).",
                 "## Of responses",
                 _metrics(MEASURES),
+                "## Of the objective",
+                _metrics(OBJECTIVES),
+                "## Of the optimum",
+                _metrics({name: Key(metric.meaning, metric.unit, metric.axis) for name, metric in OPTIMUM.items()}),
                 "## Of cost",
                 _metrics(COSTS),
             ]

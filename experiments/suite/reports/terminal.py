@@ -57,7 +57,8 @@ def next_steps(config: RunConfig) -> str:
 def table(outcome: Outcome, n: int, style: str = "simple") -> str:
     """One row a method, every mean with its 95% interval below it. RM, the reward model, is the proxy."""
     judges = [judge for judge in ("proxy", "gold") if select(outcome.rows, metric=judge)]
-    headers = ["method", *(f"{judge}\nreward" for judge in judges), "win rate\nvs base", "KL to base\n(nats)", "share of\noptimum",
+    headers = ["method", *(f"{judge}\nreward" for judge in judges), "win rate\nvs base", "KL to base\n(nats)",
+               "share of\noptimum",
                "length\n(tokens)", "distinct-2", "tokens /\nrequest",
                "RM tokens /\nrequest", "ms /\nrequest", "training\ntokens", "training\nRM tokens",
                "training\nseconds"]  # fmt: skip

@@ -25,7 +25,7 @@ from suite.metrics.series import tuned_methods
 from suite.metrics.vocabulary import SPENT
 from suite.runtime.errors import UserError
 from suite.runtime.hashing import digest
-from suite.tracking.keys import INTERVAL, values_of
+from suite.tracking.keys import INTERVAL, OBJECTIVES, values_of
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 from suite.tracking.record import CONFIG, read_state, read_updates
 
@@ -121,21 +121,25 @@ def _job(
 def _curve(rows: Sequence[Row], method: str, step: int | None, pool: Candidates) -> Iterator[Entry]:
     """A method's best-of-n against n, with histograms at n = 1, 2, 4, ..., and then its end."""
     first = "base" if method == "best_of_n" else method.removesuffix("+best_of_n")
-    own = [row for row in rows if row.step == step and (row.method == method or (row.method == first and row.n == 1))]
+    of_base = method == "best_of_n"
+    gaining = select(rows, method=method if of_base else first, step=step, setting="")
+    gained = [row for row in gaining if row.metric in OBJECTIVES]
+    curve = [row for row in rows if row.step == step and row.setting == "" and row.metric not in OBJECTIVES]
+    own = [row for row in curve if row.method == method or (row.method == first and row.n == 1)]
     for n in sorted({row.n for row in own}):
         measured = [row for row in select(own, n=n) if not row.metric.startswith("training_")]
         values: dict[str, Value] = {**values_of(measured, "bon")}
         if n & (n - 1) == 0:
             values |= {f"bon/{metric}_histogram": _histogram(pool, n, metric) for metric in _judges(pool)}
         yield Entry(values, "n", n)
-    last = max(row.n for row in own) if method == "best_of_n" else 1
+    last = max(row.n for row in own) if of_base else 1
     ending = [row for row in select(own, n=last) if row.metric in ("proxy", "gold", "win_rate", "kl", "length", "distinct_2")]
-    yield Entry({**values_of(ending, "final")})
+    yield Entry({**values_of([*ending, *gained], "final")})
 
 
 def _tuned(folder: Path, rows: Sequence[Row], method: str, pool: Candidates) -> Iterator[Entry]:
     """A tuned policy's evaluation after every checkpoint, its own best-of-n, and what it is worth."""
-    own = select(rows, method=method, n=1)
+    own = [row for row in select(rows, method=method, n=1) if row.metric not in OBJECTIVES]
     steps = sorted({row.step for row in own if row.step is not None})
     for step in steps:
         measured = [row for row in select(own, step=step) if not row.metric.endswith("_per_request")]

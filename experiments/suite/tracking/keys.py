@@ -21,8 +21,11 @@ class Key:
 
 #: Measured on the evaluation prompts: `bon/*` against n, `eval/*` against the update, `final/*` at the end.
 MEASURES = {name: Key(metric.meaning, metric.unit, metric.axis) for name, metric in registry.MEASURES.items()}
+#: What a method gains of the optimum, once: under `final/*`.
+OBJECTIVES = {name: Key(metric.meaning, metric.unit, metric.axis) for name, metric in registry.OBJECTIVES.items()}
 #: What a request costs (against n), and what training has cost so far (against the update).
 COSTS = {name: Key(metric.meaning, metric.unit, metric.axis) for name, metric in registry.COSTS.items()}
+FINAL = {**MEASURES, **OBJECTIVES}
 #: Against n = 1, 2, 4, ..., of the candidate that is best by proxy.
 HISTOGRAMS = {
     "proxy_histogram": Key("proxy reward over prompts and draws", "responses"),
@@ -115,7 +118,7 @@ def look_up(key: str) -> Key | None:
     prefix, _, rest = key.partition("/")
     if prefix == "figures":
         return Key("a figure of the run", "image")
-    known = {"bon": {**MEASURES, **HISTOGRAMS}, "eval": MEASURES, "final": MEASURES, "cost": COSTS}
+    known = {"bon": {**MEASURES, **HISTOGRAMS}, "eval": MEASURES, "final": FINAL, "cost": COSTS}
     found = (UPDATES if prefix in TRAINERS else known.get(prefix, {})).get(rest)
     if found is None:
         return None
@@ -125,7 +128,7 @@ def look_up(key: str) -> Key | None:
 
 def table() -> str:
     """The schema as the Markdown table of docs/experiments/tracking.md."""
-    groups = {"bon": {**MEASURES, **HISTOGRAMS}, "eval": MEASURES, "final": MEASURES, "cost": COSTS}
+    groups = {"bon": {**MEASURES, **HISTOGRAMS}, "eval": MEASURES, "final": FINAL, "cost": COSTS}
     names = [*AXES, *(f"{prefix}/{name}" for prefix, group in groups.items() for name in group), *TABLES, "figures/<name>"]
     lines = ["| key | meaning | unit | step metric |", "| --- | --- | --- | --- |"]
     for name in [*names, *(f"ppo/{name}" for name in UPDATES)]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from suite.metrics.naming import title
+from suite.metrics.registry import OBJECTIVES
 from suite.metrics.rows import Row, select
 from suite.metrics.series import table_rows
 
@@ -35,6 +36,9 @@ METRICS = (
     Metric("gold", "Gold reward", "logit; another judge, which only evaluates"),
     Metric("win_rate", "Win rate", "in gold reward against one response of the base policy, ties half"),
     Metric("kl", "KL to the base policy", "nats per response"),
+    Metric("objective", "Objective", "proxy reward gained over the base policy less price x KL"),
+    Metric("share_of_optimum", "Share of the optimum", "objective by the most that any policy can gain at this price"),
+    Metric("beta", "Price of a nat", "the policy's own, or the one where its share is greatest"),
     Metric("perplexity", "Perplexity", "per token, under the base policy", 1),
     Metric("distinct_2", "Distinct-2", "distinct pairs of tokens over all pairs; low is repetitive"),
     Metric("length", "Length", "tokens per response", 1),
@@ -62,11 +66,22 @@ def _cell(rows: Sequence[Row], metric: Metric, method: str, n: int, step: int | 
         method, n = method.split("+")[0], 1
     elif metric.name == "kl" and method == "base":
         return Cell("0")
+    if metric.name in OBJECTIVES:
+        return _objective_cell(rows, metric, method, step)
     found = select(rows, method=method, n=n, step=step, metric=metric.name)
     # Measured before bound: a bound beside a measured number is called one.
     for kind, note in ((None, ""), ("rao_blackwell", "measured"), ("bound", "upper bound")):
         for row in select(found, kl_kind=kind):
             return _shown(row, metric, note)
+    return Cell("not defined")
+
+
+def _objective_cell(rows: Sequence[Row], metric: Metric, method: str, step: int | None) -> Cell:
+    """Of a trained policy, or of best-of-n at the n and price where its share is greatest."""
+    share = metric.name == "share_of_optimum"
+    for name, note in ((metric.name, ""), (f"{metric.name}_at_most", "at most"), (f"{metric.name}_at_least", "at least")):
+        for row in select(rows, method=method, step=step, metric=name, setting=""):
+            return _shown(row, metric, f"n = {row.n}" if method == "best_of_n" and not share else note)
     return Cell("not defined")
 
 

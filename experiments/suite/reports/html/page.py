@@ -25,7 +25,9 @@ _CAPTIONS = {
     "reward_vs_n": "Reward against n. Proxy reward, which selects, on the left; gold reward, which only evaluates, on the "
     "right. Every n comes from one pool, averaged over all n-subsets. Bands are 95% intervals over prompts.",
     "reward_vs_kl": "Reward against KL to the base policy. Best-of-n stands at its upper bound and at an estimate, a tuned "
-    "policy at its measured KL over its training.",
+    "policy at its measured KL over its training. The optimum is the most proxy reward that any policy can have at a KL.",
+    "training": "What the training drew, update by update: proxy reward, KL to the base policy, entropy, and the objective "
+    "(reward gained less price x KL) next to what the optimum gains.",
     "reward_distribution": "Distribution of both rewards over prompts and draws.",
     "cost": "Gold reward against the FLOPs of a request, and total FLOPs against the number of requests, training included.",
 }
