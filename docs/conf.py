@@ -1,6 +1,7 @@
 """Build the documentation: `sphinx-build -W -b html docs OUT`, after `pip install -e ".[suite,docs]"`."""
 
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -22,6 +23,7 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_copy_source = False
+html_show_copyright = False
 html_show_sourcelink = False
 
 # Pages: Markdown; notebooks as they are committed, never run here.
@@ -40,3 +42,22 @@ napoleon_attr_annotations = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 default_role = "code"  # `x` in a docstring is code
+
+
+def literal_blocks(app, what, name, obj, options, lines):
+    """Show an indented paragraph of a docstring, a formula or code, as it is written."""
+    section, inside, written = False, True, []
+    for line in lines:
+        if line and not line[0].isspace():
+            section = re.fullmatch(r"(Args|Attributes|Raises|Returns|Yields):", line) is not None
+            inside = line.endswith("::") or line.startswith(("- ", "1. "))
+        elif line.strip() and not section and not inside:
+            written += ["::", ""]
+            inside = True
+        written.append(line)
+    lines[:] = written
+
+
+def setup(app):
+    """Read docstrings before napoleon does."""
+    app.connect("autodoc-process-docstring", literal_blocks, priority=400)

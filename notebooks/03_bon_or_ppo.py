@@ -14,6 +14,9 @@
 # Two ways to spend compute on better text. Best-of-n draws n responses a request and keeps the best: it costs at every
 # request. PPO fine-tunes the policy: it costs once. This notebook reads the committed results, computes nothing that takes
 # long, and says what they show and what they do not.
+#
+# The PPO policies of the committed study are under-trained; `docs/results/findings.md` says on how many responses. Their numbers are
+# a lower bound of what PPO can do: read the comparisons below for how they are made, not as a verdict.
 
 # %%
 import csv

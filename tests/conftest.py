@@ -18,8 +18,8 @@ FOLDERS = {
     *(f"experiments/{name}" for name in ("baselines", "benchmark", "comparison", "models", "pools", "pretrain", "reports")),
     *(f"experiments/{name}" for name in ("studies", "tracking")),
 }
-#: Fixtures behind which reviews are read, models are trained, or processes and servers are started.
-FIXTURES = {"models", "raw_reviews", "s3_bucket", "start"}
+#: Fixtures behind which models are built or trained, reviews are read, whole studies are made, processes and servers started.
+FIXTURES = {"build_model", "compose_config", "copy", "folders", "models", "raw_reviews", "s3_bucket", "start"}
 #: Modules that start processes say so by what they import.
 IMPORTS = {"multiprocessing", "subprocess"}
 
