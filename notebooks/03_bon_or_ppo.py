@@ -15,8 +15,8 @@
 # request. PPO fine-tunes the policy: it costs once. This notebook reads the committed results, computes nothing that takes
 # long, and says what they show and what they do not.
 #
-# The PPO policies of the committed study are under-trained; `docs/results/findings.md` says on how many responses. Their numbers are
-# a lower bound of what PPO can do: read the comparisons below for how they are made, not as a verdict.
+# The PPO policies of the committed study are under-trained; `docs/results/findings.md` says on how many responses. Their
+# numbers are a lower bound of what PPO can do: read the comparisons below for how they are made, not as a verdict.
 
 # %%
 import csv
