@@ -45,6 +45,10 @@ from suite.runtime import distributed
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
+#: `lam` by the critic's kind: one that foretells rewards from the first update on needs to look less far.
+_FORESIGHT = {"reward": 0.7, "frozen": 0.7}
+
+
 def train(task: TrainingTask) -> Training:
     """Train a copy of the policy with TRL's PPO, from the newest checkpoint in `task.folder` on."""
     return resumable(task, _train)
@@ -63,7 +67,8 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
     source = resume or Path(task.policy.folder)
     policy = prepared(type(task.policy.model).from_pretrained(source, dtype=torch.float32), tokenizer, device)
     reference = copy.deepcopy(task.policy.model)
-    critic: Any = Critic(policy, critic_kind(task, config.critic), task.proxy.reward).to(device)
+    kind = critic_kind(task, config.critic)
+    critic: Any = Critic(policy, kind, task.proxy.reward).to(device)
     trained = list(dict.fromkeys([*policy.parameters(), *critic.parameters()]))
     optimizer = adam(config, policy, critic, config.critic_learning_rate or config.learning_rate)
     if resume:
@@ -93,7 +98,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer: Any = Trainer(
-            args=_arguments(task, config.updates - first + 1, scratch),
+            args=_arguments(task, config.updates - first + 1, scratch, kind),
             processing_class=tokenizer,
             model=policy,
             ref_model=reference,
@@ -159,7 +164,7 @@ class Returns:
         return 1.0 - advantages.var().item() / spread if spread > 0 else 0.0
 
 
-def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:
+def _arguments(task: TrainingTask, updates: int, folder: str, critic: str = "own") -> Any:
     """TRL's settings for this many updates."""
     from trl.experimental.ppo import PPOConfig
 
@@ -177,7 +182,7 @@ def _arguments(task: TrainingTask, updates: int, folder: str) -> Any:
         cliprange=config.cliprange,
         vf_coef=config.vf_coef,
         gamma=config.gamma,
-        lam=config.lam,
+        lam=_FORESIGHT.get(critic, 0.95) if config.lam is None else config.lam,
         whiten_rewards=config.whiten_rewards,
         response_length=task.sampling.max_new_tokens,
         temperature=task.sampling.temperature,

@@ -110,7 +110,7 @@ def _read_once(trunk: nn.Module) -> Any:
 
 
 def critic_kind(task: TrainingTask, wanted: str) -> str:
-    """Return where the critic starts: as `wanted`, where `auto` means `reward` if the proxy can be a critic, else `own`.
+    """Return where the critic starts: as `wanted`, where `auto` means `frozen` if the proxy can be a critic, else `own`.
 
     Raises:
         UserError: `reward` or `frozen` is wanted, and the proxy is no causal classifier of the policy's own tokens.
@@ -132,7 +132,7 @@ def critic_kind(task: TrainingTask, wanted: str) -> str:
         )
     if not fits:
         return "own"
-    return "reward" if wanted == "auto" else wanted
+    return "frozen" if wanted == "auto" else wanted
 
 
 def _share_trunk(policy: Any) -> Any:

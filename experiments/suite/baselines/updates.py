@@ -103,9 +103,10 @@ def rate_factor(config: TrainedConfig, update: int, standing: int = 0) -> float:
     """
     if update < standing:
         return 0.0
-    warmup = standing + config.warmup_updates
+    rising = min(config.warmup_updates, (config.updates - standing) // 2)
+    warmup = standing + rising
     if update < warmup:
-        return (update - standing + 1) / config.warmup_updates
+        return (update - standing + 1) / rising
     passed = min(update - warmup, config.updates - warmup) / max(config.updates - warmup, 1)
     if config.schedule == "constant":
         return 1.0

@@ -69,7 +69,7 @@ class TrainedConfig(BaselineConfig):
     learning_rate: float = 3e-4
     """The peak, reached after `warmup_updates`."""
     warmup_updates: int = 0
-    """Updates over which the learning rate rises to its peak in a straight line."""
+    """Updates over which the learning rate rises to its peak in a straight line; at most half of all."""
     schedule: str = "linear"
     """How the learning rate goes on after the peak: `linear` or `cosine`, to zero after the last update; `constant`."""
     adam_beta1: float = 0.9
@@ -92,10 +92,10 @@ class TrainedConfig(BaselineConfig):
             *super().rules(),
             (self.learning_rate > 0, "baseline.learning_rate", self.learning_rate, "greater than 0"),
             (
-                0 <= self.warmup_updates < max(self.updates, 1),
+                self.warmup_updates >= 0,
                 "baseline.warmup_updates",
                 self.warmup_updates,
-                f"at least 0 and less than baseline.updates={self.updates}",
+                "at least 0",
             ),
             (self.schedule in SCHEDULES, "baseline.schedule", self.schedule, ", ".join(SCHEDULES)),
             (0 <= self.adam_beta1 < 1, "baseline.adam_beta1", self.adam_beta1, "at least 0 and less than 1"),
@@ -151,6 +151,10 @@ class PPOConfig(RLConfig):
     """Of `baseline=ppo`. The defaults are the best trial of the search in `results/tuning/`."""
 
     name: str = "ppo"
+    learning_rate: float = 2e-4
+    """The peak, reached after `warmup_updates`."""
+    warmup_updates: int = 4
+    """Updates over which the learning rate rises to its peak in a straight line; at most half of all."""
     num_mini_batches: int = 2
     """Optimizer steps in a pass over an update's responses."""
     num_ppo_epochs: int = 1
@@ -159,15 +163,15 @@ class PPOConfig(RLConfig):
     """Weight of the critic's loss."""
     gamma: float = 1.0
     """Discount of later rewards; 1: none."""
-    lam: float = 0.95
-    """Of generalized advantage estimation."""
+    lam: float | None = None
+    """Of generalized advantage estimation; null: 0.7 with a critic that starts from the proxy, which foretells rewards from
+    the first update on, 0.95 with any other."""
     whiten_rewards: bool = False
     """Bring rewards to mean 0 and variance 1 before advantages are computed."""
     critic: str = "auto"
-    """Where the critic starts: `reward`, from the proxy's own weights; `frozen`, the same, and it is not trained, a third
-    fewer FLOPs; `own`, from a copy of the policy with a new head;
-    `shared`, as a head on the policy's trunk: half the work, and it learns less well; `auto`: `reward` where the proxy reads
-    the policy's tokens, else `own`."""
+    """Where the critic starts: `reward`, from the proxy's own weights; `frozen`, the same, and it is never trained, which
+    saves 40% of an update's FLOPs; `own`, from a copy of the policy with a new head; `shared`, as a head on the policy's
+    trunk: half the work, and it learns less well; `auto`: `frozen` where the proxy reads the policy's tokens, else `own`."""
     critic_learning_rate: float = 0.0
     """The critic's peak learning rate, on the same schedule; 0: `learning_rate`."""
     critic_warmup_updates: int = 0
@@ -181,12 +185,12 @@ class PPOConfig(RLConfig):
             (self.critic in CRITICS, "baseline.critic", self.critic, ", ".join(CRITICS)),
             (self.critic_learning_rate >= 0, "baseline.critic_learning_rate", self.critic_learning_rate, "at least 0"),
             (
-                self.critic_warmup_updates >= 0 and self.critic_warmup_updates + self.warmup_updates < max(self.updates, 1),
+                0 <= self.critic_warmup_updates < max(self.updates, 1),
                 "baseline.critic_warmup_updates",
                 self.critic_warmup_updates,
-                f"at least 0 and, with baseline.warmup_updates, less than baseline.updates={self.updates}",
+                f"at least 0 and less than baseline.updates={self.updates}",
             ),
-            (0 <= self.lam <= 1, "baseline.lam", self.lam, "in [0, 1]"),
+            (self.lam is None or 0 <= self.lam <= 1, "baseline.lam", self.lam, "in [0, 1], or null"),
             (0 <= self.gamma <= 1, "baseline.gamma", self.gamma, "in [0, 1]"),
         ]
 

@@ -222,11 +222,19 @@ def test_a_vanishing_limit_stops_learning(make_task, tmp_path, policy):
     assert moved[1] > 1e-4
 
 
-def test_the_learning_rate_falls_to_zero(make_task, tmp_path):
-    log = train(make_task(tmp_path, updates=4, checkpoint_every=4)).log
-    rates = [row["lr"] for row in log]
-    assert rates == sorted(rates, reverse=True)
-    assert 0 < rates[-1] < rates[0] <= 3e-4
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "shares"),
+    [
+        ("linear", 0, [1, 3 / 4, 2 / 4, 1 / 4]),
+        ("linear", 2, [1 / 2, 1, 1, 1 / 2]),
+        ("constant", 9, [1 / 2, 1, 1, 1]),  # a warm-up takes half of the updates at most
+        ("cosine", 0, [1, (1 + math.sqrt(1 / 2)) / 2, 1 / 2, (1 - math.sqrt(1 / 2)) / 2]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(make_task, tmp_path, schedule, warmup, shares):
+    settings = {"schedule": schedule, "warmup_updates": warmup, "learning_rate": 1e-4}
+    log = train(make_task(tmp_path, updates=4, checkpoint_every=4, **settings)).log
+    assert [row["lr"] for row in log] == pytest.approx([1e-4 * share for share in shares])
 
 
 def test_the_policy_stands_still_while_the_critic_learns(make_task, policy, tmp_path):
@@ -244,7 +252,8 @@ def test_the_policy_stands_still_while_the_critic_learns(make_task, policy, tmp_
 def test_the_proxy_is_the_critics_start(make_task, policy, tmp_path, judges):
     proxy = judges["proxy"]
     task = make_task(tmp_path, proxy=proxy)
-    critic = Critic(policy.model, critic_kind(task, "auto"), proxy.reward)
+    critic = Critic(policy.model, "reward", proxy.reward)
+    assert critic_kind(task, "auto") == "frozen"
     ids = torch.tensor([policy.tokenizer("a good film")["input_ids"]])
     with torch.no_grad():
         value = critic.score(critic.trunk(input_ids=ids).last_hidden_state)[0, -1].item()
