@@ -63,6 +63,8 @@ class RewardMeter:
 class FlopMeter:
     """Counts the FLOPs of the matrix products of some models while it is open; with gradients a product counts three times.
 
+    It counts what is computed: positions that hold padding too.
+
     Attributes:
         flops: so far.
     """

@@ -32,6 +32,10 @@ class Assumptions:
     """Weights may fill this share of the memory; beyond it, twice as many GPUs."""
     parallel_efficiency: float = 0.85
     """For every doubling of the GPUs that share a model."""
+    prefix_read_once: bool = False
+    """Whether a decoding step reads a prompt's keys and values once for all of its responses. Every engine with prefix caching
+    stores them once; reading them once takes a kernel for it (see docs/experiments/scale.md), and without one every response
+    reads them anew."""
     upload: float = 200e6
     """Bytes a second that a machine writes to an object store."""
 
@@ -93,8 +97,9 @@ def request(
     flops = accelerator.flops * speed * (2 / bytes_per_weight)
     bandwidth = accelerator.bandwidth * speed * assumed.bandwidth_efficiency
     prompt, response = assumed.prompt_tokens, assumed.response_tokens
-    # Responses of one prompt share its keys and values; on average half of a response is there.
-    context = prompt / n + response / 2
+    # Responses of one prompt share its keys and values in memory, and with a kernel for it their reading too; on average half
+    # of a response is there.
+    context = (prompt / n if assumed.prefix_read_once else prompt) + response / 2
     if at_once is None:
         free = assumed.memory_used * accelerator.memory * gpus - weights
         at_once = max(1, min(assumed.most_responses, int(free / (policy.cache_bytes * (prompt / n + response)))))

@@ -16,6 +16,7 @@ from suite.scaling.measured import Measured
 from suite.scaling.roofline import Assumptions, ceiling, request, sampling_rate
 
 NS = (4, 16, 64, 256, 1024)
+READS = ("by every response", "once a prompt")
 _PROMPTS = 10**6
 
 
@@ -84,11 +85,13 @@ def costs(measured: Measured, assumed: Assumptions) -> str:
     stored = candidate_bytes(measured, assumed.response_tokens)
     rows = []
     for policy in POLICIES:
-        judge = judge_of(policy)
-        found = [request(policy, judge, n, H100, assumed, stored if n > 1 else 0.0) for n in (1, *NS)]
-        per_token = f"{policy.flops / 1e9:.3g}"
-        rows.append([policy.name, per_token, found[0].gpus, *(_dollars(one.dollars(H100) * 1e6) for one in found)])
-    return _table(["policy", "GFLOP a token", "GPUs", *(f"n={n}" for n in (1, *NS))], rows)
+        for reads in READS:
+            lengths = replace(assumed, prefix_read_once=reads == READS[1])
+            found = [request(policy, judge_of(policy), n, H100, lengths, stored if n > 1 else 0.0) for n in (1, *NS)]
+            per_token = f"{policy.flops / 1e9:.3g}"
+            dollars = (_dollars(one.dollars(H100) * 1e6) for one in found)
+            rows.append([policy.name, per_token, found[0].gpus, reads, *dollars])
+    return _table(["policy", "GFLOP a token", "GPUs", "prompt's cache is read", *(f"n={n}" for n in (1, *NS))], rows)
 
 
 def accelerators(measured: Measured, assumed: Assumptions) -> str:
@@ -108,13 +111,14 @@ def bottlenecks(measured: Measured, assumed: Assumptions) -> str:
     stored = candidate_bytes(measured, assumed.response_tokens)
     rows = []
     for policy in POLICIES:
-        cells = []
-        for n in (1, *NS):
-            one = request(policy, judge_of(policy), n, H100, assumed, stored if n > 1 else 0.0)
-            longest = max(one.prefill, one.decode, one.reward, one.write)
-            cells.append(f"{one.bottleneck} {longest / one.seconds:.0%}, {one.responses_at_once} at once")
-        rows.append([policy.name, *cells])
-    return _table(["policy", *(f"n={n}" for n in (1, *NS))], rows)
+        for reads in READS:
+            lengths, cells = replace(assumed, prefix_read_once=reads == READS[1]), []
+            for n in (1, *NS):
+                one = request(policy, judge_of(policy), n, H100, lengths, stored if n > 1 else 0.0)
+                longest = max(one.prefill, one.decode, one.reward, one.write)
+                cells.append(f"{one.bottleneck} {longest / one.seconds:.0%}, {one.responses_at_once} at once")
+            rows.append([policy.name, reads, *cells])
+    return _table(["policy", "prompt's cache is read", *(f"n={n}" for n in (1, *NS))], rows)
 
 
 def pool(measured: Measured, assumed: Assumptions) -> str:

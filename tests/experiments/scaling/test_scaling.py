@@ -65,13 +65,26 @@ def test_a_request_by_hand():
 
 def test_best_of_n_by_hand():
     """The prompt is read once, its cache shared by 4; the reward model reads 4 x 110 tokens; 4 x 50 bytes are written."""
-    one = request(SMALL, SMALL, 4, ROUND, dataclasses.replace(PERFECT, upload=100.0), stored_bytes=50.0, at_once=8)
+    once = dataclasses.replace(PERFECT, upload=100.0, prefix_read_once=True)
+    one = request(SMALL, SMALL, 4, ROUND, once, stored_bytes=50.0, at_once=8)
     assert one.prefill == pytest.approx(100 * SMALL.flops / 1e12)
     step = (2 * SMALL.parameters + 8 * SMALL.cache_bytes * (25 + 5)) / 1e9
     assert one.decode == pytest.approx(4 * 10 * step / 8)
     assert one.reward == pytest.approx(440 * SMALL.flops / 1e12)
     assert one.write == pytest.approx(2.0)
     assert one.bottleneck == "writing"
+
+
+def test_an_engine_without_a_kernel_for_shared_prefixes_reads_them_for_every_response():
+    """The same request, each of the 4 responses reading all 100 tokens of the prompt; at n = 1 there is nothing to share."""
+    every, once = (
+        request(SMALL, SMALL, 4, ROUND, dataclasses.replace(PERFECT, prefix_read_once=k), at_once=8) for k in (0, 1)
+    )
+    assert every.decode == pytest.approx(4 * 10 * (2 * SMALL.parameters + 8 * SMALL.cache_bytes * (100 + 5)) / 1e9 / 8)
+    assert every.decode > once.decode
+    assert (every.prefill, every.reward) == (once.prefill, once.reward)
+    alone = [request(SMALL, SMALL, 1, ROUND, dataclasses.replace(PERFECT, prefix_read_once=k), at_once=8) for k in (0, 1)]
+    assert alone[0] == alone[1]
 
 
 def test_what_decoding_waits_for():
