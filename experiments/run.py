@@ -41,6 +41,7 @@ def main(composed: DictConfig) -> None:
 
     with tracker:
         outcome = compare(comparison, tracker.updated)
+        tracker.warned(outcome.warnings)
 
     for method, pool in outcome.pools.items():
         pool.save(folder / ("candidates.parquet" if method == "base" else f"candidates_{method}.parquet"))

@@ -19,6 +19,7 @@ from suite.analysis.findings import (
     training_overoptimisation,
 )
 from suite.analysis.objective import Gained, Yardstick, best_of_n_rows, gained, optimum_rows, price_of
+from suite.baselines.health import objective_price, warnings
 from suite.baselines.interface import Training, train
 from suite.comparison.setup import Comparison, pool_maker, training_task
 from suite.metrics.cost import Costs, seconds_spent
@@ -44,6 +45,7 @@ class Outcome:
         overoptimisation: method -> fits, and whether gold fell while proxy rose.
         yardstick: what the base policy's pool knows of the optimum; None where it knows nothing.
         objectives: tuned method -> the objective that it gains, and its share of the optimum.
+        warnings: what went wrong in training, by kind, with the remedy.
     """
 
     rows: list[Row]
@@ -54,6 +56,7 @@ class Outcome:
     overoptimisation: dict[str, Overoptimisation] = field(default_factory=dict)
     yardstick: Yardstick | None = None
     objectives: dict[str, Gained] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     @property
     def policies(self) -> dict[str, Path]:
@@ -129,7 +132,8 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
             objectives[method] = gained(yardstick, pool.scores["proxy"].mean(1)[None], path.kl[:, -1][None], price)
             rows += objectives[method].rows(method, config.seed, last)
     pools, spent_on = {"base": base, method: pool}, {} if costs is None else {method: costs}
-    return Outcome(rows, pools, training, found, spent_on, over, yardstick, objectives)
+    wrong = warnings(training.log, objective_price(config.baseline))
+    return Outcome(rows, pools, training, found, spent_on, over, yardstick, objectives, wrong)
 
 
 def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Training) -> Iterator[tuple[int, Policy, Candidates]]:

@@ -10,7 +10,6 @@ from tabulate import tabulate
 
 from suite.analysis.findings import sentences
 from suite.analysis.objective_words import objective_sentences
-from suite.baselines.health import warnings
 from suite.comparison.compare import Outcome
 from suite.comparison.setup import Comparison
 from suite.config.run import RunConfig
@@ -89,8 +88,7 @@ def verdict(outcome: Outcome) -> str:
     lines = sentences(outcome.findings, outcome.overoptimisation, outcome.pools["base"].num_prompts)
     if outcome.yardstick is not None:
         lines += objective_sentences(outcome.yardstick, outcome.objectives)
-    if outcome.training is not None:
-        lines += [f"WARNING: in training, {text}" for text in warnings(outcome.training.log).values()]
+    lines += [f"WARNING: in training, {text}" for text in outcome.warnings.values()]
     if not outcome.findings:
         lines.insert(0, "No baseline was trained: nothing to compare best-of-n with.")
     if not select(outcome.rows, metric="gold"):

@@ -104,6 +104,9 @@ class Mirror(Protocol):
     def log(self, index: int, entry: Entry) -> None:
         """Log the entry that has this place in the job."""
 
+    def warn(self, kind: str, text: str) -> None:
+        """Alert whoever watches the job: what is wrong, in a word, and in a sentence with the remedy."""
+
     def keep(self, inputs: Sequence[Files], outputs: Sequence[Files]) -> None:
         """Keep the job's files, where the backend keeps files."""
 

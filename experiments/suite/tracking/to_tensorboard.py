@@ -72,6 +72,11 @@ class TensorboardMirror:
         else:
             self.writer.add_scalar(key, value, step)
 
+    def warn(self, kind: str, text: str) -> None:
+        """Show it among the texts."""
+        self.writer.add_text(f"warning/{kind}", text, 0)
+        self.writer.flush()
+
     def keep(self, inputs: Sequence[Files], outputs: Sequence[Files]) -> None:
         """TensorBoard keeps no files."""
 

@@ -55,6 +55,11 @@ class TrackioMirror:
         axis = {entry.axis: entry.at} if entry.axis else {}
         self.run.log({**axis, **{key: _native(value) for key, value in entry.values.items()}}, step=index)
 
+    def warn(self, kind: str, text: str) -> None:
+        """Send an alert."""
+        with _quiet():
+            self.run.alert(title=f"Training: {kind}", text=text, level=trackio.AlertLevel.WARN)
+
     def keep(self, inputs: Sequence[Files], outputs: Sequence[Files]) -> None:
         """Keep the outputs as artifacts, and say which ones they were made from."""
         with _quiet():

@@ -102,6 +102,10 @@ class WandbMirror:
         axis = {entry.axis: entry.at} if entry.axis else {}
         self.run.log({**axis, **{key: _native(value) for key, value in entry.values.items()}}, step=index)
 
+    def warn(self, kind: str, text: str) -> None:
+        """Send an alert, by which W&B writes to the run's owner."""
+        self.run.alert(title=f"Training: {kind}", text=text, level=wandb.AlertLevel.WARN)
+
     def keep(self, inputs: Sequence[Files], outputs: Sequence[Files]) -> None:
         """Log the outputs as artifacts; what they were made from is used where W&B can (online), and named in any case."""
         made_from = [files.name for files in inputs]

@@ -68,6 +68,16 @@ class Tracker:
             self._live, self._broken = None, True
             self._failed("the training", failure)
 
+    def warned(self, warnings: Mapping[str, str]) -> None:
+        """Alert of what went wrong in training (kind -> sentence), where the backend has alerts; the summary holds it too."""
+        if self._live is None:
+            return
+        try:
+            for kind, text in warnings.items():
+                self._live[0].warn(kind, text)
+        except Exception as failure:
+            self._failed("an alert", failure)
+
     def finished(self, policies: Mapping[str, Path]) -> None:
         """Every file of the run is there (`policies`: the tuned policies' folders): show what is not shown yet."""
         finish(self.folder, policies)

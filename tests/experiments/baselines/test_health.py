@@ -2,10 +2,11 @@
 
 import pytest
 
-from suite.baselines.health import warn, warnings
+from suite.baselines.health import objective_price, warn, warnings
+from suite.config.baselines import BASELINES
 
 
-def log(kl=5.0, reward=0.0, distinct=0.8, length=24.0, updates=12):
+def log(kl=0.3, reward=0.0, distinct=0.8, length=24.0, updates=12):
     """A log of so many updates; a sequence gives a value for each."""
 
     def at(value, index):
@@ -14,6 +15,7 @@ def log(kl=5.0, reward=0.0, distinct=0.8, length=24.0, updates=12):
     return [
         {
             "update": index + 1,
+            "episode": 64 * (index + 1),
             "objective/kl": at(kl, index),
             "objective/kl_rao_blackwell": at(kl, index),
             "objective/scores": at(reward, index),
@@ -28,13 +30,19 @@ def log(kl=5.0, reward=0.0, distinct=0.8, length=24.0, updates=12):
 
 RISING = [0.2 * update for update in range(12)]
 SICK = {
-    "kl": ({"kl": [4.0 * update for update in range(12)]}, "baseline.kl_coef", "1.6 nats a token over updates 9 to 12"),
+    "kl": (
+        {"kl": [0.0, 0.4] + [4.0 * update for update in range(2, 12)]},
+        "baseline.kl_coef",
+        "1.6 nats a token over updates 9 to 12",
+    ),
     "reward": ({"reward": [1.5] * 8 + [0.0] * 4}, "baseline.learning_rate", "0.00 over updates 9 to 12, 1.50 up to update 4"),
     "distinct": ({"distinct": [0.8] * 6 + [0.5] * 6}, "baseline.kl_coef", "from 0.80 to 0.50"),
 }
 
 
-@pytest.mark.parametrize("healthy", [{}, {"reward": RISING}, {"kl": 23.9}, {"distinct": [0.8] * 6 + [0.7] * 6}])
+@pytest.mark.parametrize(
+    "healthy", [{}, {"reward": RISING}, {"kl": [0.0] + [0.4] * 2 + [23.9] * 9}, {"distinct": [0.8] * 6 + [0.7] * 6}]
+)
 def test_a_healthy_training_is_left_in_peace(healthy):
     assert warnings(log(**healthy)) == {}
 
@@ -68,7 +76,7 @@ def test_few_updates_say_nothing():
 
 
 def test_short_responses_may_spend_less():
-    assert set(warnings(log(kl=5.0, length=4.0))) == {"kl"}
+    assert set(warnings(log(kl=[0.0] + [0.4] * 2 + [5.0] * 9, length=4.0))) == {"kl"}
 
 
 def test_what_a_trainer_does_not_log_is_passed_over():
@@ -76,3 +84,34 @@ def test_what_a_trainer_does_not_log_is_passed_over():
     assert warnings([{**row, "objective/scores": 0.0} for row in rows]) == {}
     # The Monte-Carlo estimate serves where the other one is missing.
     assert set(warnings([{k: v for k, v in row.items() if "rao" not in k} for row in log(kl=99.0)])) == {"kl"}
+
+
+def test_a_first_update_that_jumps_is_told_at_once(caplog):
+    jumps = log(kl=[0.0, 2.9, 3.5, 4.0])
+    warn(jumps[:1])
+    assert not caplog.records
+    warn(jumps[:2])
+    assert "the first update moved the policy 2.9 nats" in caplog.text
+    assert "lower baseline.learning_rate, set baseline.warmup_updates, or raise baseline.updates" in caplog.text
+    assert warnings(log(kl=[0.0, 0.5, 3.5])) == {}
+    # A critic that is warmed up alone leaves the policy where it is.
+    assert set(warnings(log(kl=[0.0] * 4 + [0.8, 0.9]))) == {"first"}
+
+
+def test_an_objective_below_no_training_is_told_with_both_numbers():
+    # Reward rises from 0 to 1 and 2 nats are paid for it, at 0.6 each: 1 - 1.2 = -0.2. The standard error of 64 responses
+    # whose quartiles are 2 apart is 0.19, two of them 0.37.
+    reward, kl = [0.0] + [1.0] * 11, [0.0, 0.4] + [2.0] * 10
+    assert warnings(log(kl=kl, reward=reward), 0.6) == {}
+    found = warnings(log(kl=kl, reward=reward), 0.9)
+    assert set(found) == {"objective"}
+    assert "less 0.9 x KL) ends at -0.80, below the untrained policy's 0.00" in found["objective"]
+    assert "baseline.warmup_updates" in found["objective"]
+    assert warnings(log(kl=kl, reward=reward), 0.1) == {}
+    assert warnings(log(kl=kl, reward=reward)) == {}  # a trainer with another objective
+
+
+def test_who_maximizes_reward_less_kl_times_its_price():
+    prices = {name: objective_price(kind(name=name)) for name, kind in BASELINES.items()}
+    assert {name for name, price in prices.items() if price is not None} == {"ppo", "rloo"}
+    assert prices["ppo"] == BASELINES["ppo"]().kl_coef

@@ -102,6 +102,38 @@ def test_what_a_server_has_is_not_logged_again(run):
     assert half.kept == [["pool"], ["pool", "policy"], ["metrics"], ["figures"]]
 
 
+def test_an_alert_goes_to_the_open_job_and_a_dead_backend_ends_nothing(config, tmp_path, caplog):
+    told = []
+
+    class Watched:
+        """A backend whose alerts are kept, until it dies."""
+
+        logged = 0
+
+        def open(self, job):
+            return self
+
+        def log(self, index, entry):
+            """Keep nothing."""
+
+        def warn(self, kind, text):
+            if told:
+                raise OSError("gone")
+            told.append((kind, text))
+
+        def reset(self):
+            """Nothing is open."""
+
+    tracker = Tracker(Watched(), tmp_path, config)
+    with tracker:
+        tracker.warned({"first": "jumped"})  # nothing is open yet
+        tracker.updated(LOG)
+        tracker.warned({"first": "jumped"})
+        tracker.warned({"objective": "below"})
+    assert told == [("first", "jumped")]
+    assert "did not take an alert (OSError: gone)" in caplog.text
+
+
 def test_a_backend_that_refuses_is_one_line(monkeypatch, run):
     def init(**_):
         raise RuntimeError("permission\ndenied")
