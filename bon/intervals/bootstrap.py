@@ -82,7 +82,7 @@ def bootstrap_seeds_mean(
     Raises:
         ValueError: other dimensions, fewer than 2 prompts, or values that are not finite.
     """
-    values = _checked_seeds(values)
+    values = checked_seeds(values)
     seeds, prompts = values.shape[:2]
     seed_shares = resample_shares(seeds, resamples, rng)
     prompt_shares = resample_shares(prompts, resamples, rng)
@@ -113,13 +113,40 @@ def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
+def seeds_prediction(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Interval for the mean over prompts that one more training, with a seed of its own, would come to.
+
+    A user trains once: what this training will be worth scatters by as much as the seeds do, and an interval of the mean over
+    seeds says nothing of that. Student's t with S - 1 degrees of freedom on s^2 + SE^2, with s the spread of the seeds' means
+    and SE the standard error of their mean (for prompts without scatter: s^2 (1 + 1/S), the classical prediction interval).
+
+    Args:
+        values: [S, P] or [S, P, K], a number for each training seed and prompt; at least 2 seeds.
+        confidence: probability that the interval holds the mean of a new training.
+
+    Raises:
+        ValueError: as `seeds_mean`.
+
+    >>> interval = seeds_prediction([[0.0, 0.0], [2.0, 2.0]])    # 1 +- 12.706 x sqrt(2 (1 + 1/2))
+    >>> [round(float(part), 2) for part in interval]
+    [1.0, -21.01, 23.01]
+    """
+    t = scipy_part("stats", "intervals over training seeds").t
+
+    mean, error, _ = seeds_standard_error(values)
+    values = checked_seeds(values)
+    spread = values.mean(1).var(0, ddof=1) + error**2
+    reach = t.ppf(tails(confidence)[1], len(values) - 1) * np.sqrt(spread)
+    return Interval(mean, mean - reach, mean + reach)
+
+
 def seeds_standard_error(values: ArrayLike) -> tuple[Array, Array, Array]:
     """What `seeds_mean` is made of: the mean over seeds and prompts, its standard error and its degrees of freedom.
 
     Raises:
         ValueError: as `seeds_mean`.
     """
-    values = _checked_seeds(values)
+    values = checked_seeds(values)
     seeds, prompts = values.shape[:2]
     if seeds < 2:
         raise ValueError(f"values must hold at least 2 seeds in its first dimension, got shape {values.shape}")
@@ -199,7 +226,8 @@ def _bca(sample: Array, values: Array, ends: tuple[float, float]) -> Array:
     return np.quantile(sample, norm.cdf(bias + z / (1 - acceleration * z)))
 
 
-def _checked_seeds(values: ArrayLike) -> Array:
+def checked_seeds(values: ArrayLike) -> Array:
+    """Return finite values [S, P] or [S, P, K] with at least 2 prompts, or raise a ValueError."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim not in (2, 3):
         raise ValueError(f"values must be [seeds, prompts] or [seeds, prompts, quantities], got shape {values.shape}")

@@ -10,13 +10,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bon.intervals.bootstrap import Difference, seeds_mean, seeds_standard_error
+from bon.intervals.bootstrap import Difference, seeds_mean, seeds_prediction, seeds_standard_error
 from bon.intervals.resampling import Interval, checked_prompts, tails
+from bon.intervals.simultaneous import Band, seeds_band
 from bon.optional import scipy_part
-from bon.tradeoffs.frontier import Frontier, first_reached, interpolated
-from bon.tradeoffs.overoptimisation import Decline, Form, OveroptimisationFit, fitted, peak_distance
+from bon.tradeoffs.frontier import Frontier, Scale, checked_points, first_reached, interpolated, reached_by
+from bon.tradeoffs.overoptimisation import Decline, Form, OveroptimisationFit, fitted, half_way, peak_distance
 
 Array = NDArray[np.float64]
+
+LEAST_P = 0.001
+"""Smallest p-value that a few training seeds can support: it is never stated smaller, whatever t is.
+
+The tails of t lean on seeds being normal, which 3 to 5 of them cannot show.
+"""
 
 
 def seeds_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Difference:
@@ -27,6 +34,9 @@ def seeds_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Di
         b: [S, P] numbers of a trained one on the same prompts; at least 2 seeds.
         confidence: nominal coverage.
 
+    Returns:
+        The p-value is at least `LEAST_P`.
+
     Raises:
         ValueError: shapes that do not fit, or as `seeds_mean`.
     """
@@ -36,7 +46,7 @@ def seeds_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Di
     mean, error, freedom = (float(part) for part in seeds_standard_error(difference))
     reach = float(t.ppf(tails(confidence)[1], freedom)) * error
     p_value = float(2 * t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0)
-    return Difference(mean, mean - reach, mean + reach, p_value)
+    return Difference(mean, mean - reach, mean + reach, max(p_value, LEAST_P))
 
 
 def seeds_jackknife(estimates: ArrayLike, without: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -70,15 +80,46 @@ def seeds_equivalent_n(curve: ArrayLike, targets: ArrayLike, confidence: float =
     Raises:
         ValueError: shapes that do not fit, or as `seeds_mean`.
     """
-    curve, targets = checked_prompts(curve, "curve"), _of_seeds(targets, "targets", 2)
-    if curve.ndim != 2 or targets.shape[1] != len(curve):
-        raise ValueError(f"curve must be [P, N] and targets [S, P], got shapes {curve.shape} and {targets.shape}")
+    curve, targets = _curve_and_targets(curve, targets)
     ahead = seeds_mean(curve - targets[..., None], confidence)
     value, low, high = first_reached(np.stack([ahead.value, ahead.high, ahead.low]), np.zeros(3))
     return Interval(value, low, high)
 
 
-def seeds_difference_at(a: Frontier, b: Frontier, at: ArrayLike, confidence: float = 0.95) -> Interval:
+def predicted_equivalent_n(curve: ArrayLike, targets: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The n whose best-of-n has the mean reward that one more training, with a seed of its own, will have.
+
+    As `seeds_equivalent_n` with `seeds_prediction` for `seeds_mean`: the value is the same, the interval is for one training
+    and not for the mean over seeds.
+
+    Args:
+        curve: [P, N] reward of best-of-n for n = 1..N.
+        targets: [S, P] reward of the method for every seed, on the same prompts; at least 2 seeds.
+        confidence: probability that the interval holds the n of a new training.
+
+    Raises:
+        ValueError: as `seeds_equivalent_n`.
+    """
+    curve, targets = _curve_and_targets(curve, targets)
+    ahead = seeds_prediction(curve - targets[..., None], confidence)
+    return Interval(*first_reached(np.stack([ahead.value, ahead.high, ahead.low]), np.zeros(3)))
+
+
+def each_equivalent_n(curve: ArrayLike, targets: ArrayLike) -> Array:
+    """The n of equal mean reward of every single training [S]; infinity where the pool does not reach it.
+
+    Args:
+        curve: [P, N] reward of best-of-n for n = 1..N.
+        targets: [S, P] reward of the method for every seed, on the same prompts.
+
+    Raises:
+        ValueError: as `seeds_equivalent_n`.
+    """
+    curve, targets = _curve_and_targets(curve, targets)
+    return first_reached(np.tile(curve.mean(0), (len(targets), 1)), targets.mean(1))
+
+
+def seeds_difference_at(a: Frontier, b: Frontier, at: ArrayLike, confidence: float = 0.95, scale: Scale = "linear") -> Band:
     """Mean reward of a minus that of b at equal cost, where b was trained with several seeds: [M].
 
     As `frontier.difference_at`: every seed's frontier is interpolated on its own, nothing is extrapolated, and it is NaN
@@ -88,12 +129,13 @@ def seeds_difference_at(a: Frontier, b: Frontier, at: ArrayLike, confidence: flo
         a: cost [K] or [P, K] and reward [P, K].
         b: cost and reward [S, P, K] on the same prompts; at least 2 seeds.
         at: [M] costs.
-        confidence: nominal coverage.
+        confidence: nominal coverage, of each interval and of the band over all M that are reached.
+        scale: as in `frontier.difference_at`.
 
     Raises:
         ValueError: shapes that do not fit, or as `seeds_mean`.
     """
-    points = np.atleast_1d(np.asarray(at, dtype=np.float64))
+    points = checked_points(at)
     reward_a = checked_prompts(a.reward, "a.reward")
     cost_a = np.broadcast_to(np.asarray(a.cost, dtype=np.float64), reward_a.shape)
     costs_b, rewards_b = _of_seeds(b.cost, "b.cost", 3), _of_seeds(b.reward, "b.reward", 3)
@@ -102,17 +144,22 @@ def seeds_difference_at(a: Frontier, b: Frontier, at: ArrayLike, confidence: flo
             f"b must be [S, P, K] on the prompts of a, got {costs_b.shape}, {rewards_b.shape} and for a {reward_a.shape}"
         )
 
-    def read(cost: Array, reward: Array) -> tuple[Array, Array]:
+    def read(cost: Array, reward: Array, in_turn: bool) -> tuple[Array, NDArray[np.bool_]]:
         costs, rewards = _means_without(cost), _means_without(reward)
-        inside = (points >= costs[0].min() - 1e-12) & (points <= costs[0].max() + 1e-12)
-        return interpolated(np.broadcast_to(points, (len(costs), len(points))), costs, rewards), inside
+        everywhere = np.broadcast_to(points, (len(costs), len(points)))
+        return interpolated(everywhere, costs, rewards, scale, in_turn), reached_by(points, costs[0])
 
-    of_a, inside = read(cost_a, reward_a)
-    of_b, each_inside = zip(*map(read, costs_b, rewards_b), strict=True)
-    differences = of_a - np.stack(of_b)
-    within = inside & np.all(each_inside, axis=0)
-    found = seeds_jackknife(differences[:, 0], differences[:, 1:], confidence)
-    return Interval(*(np.where(within, part, np.nan) for part in found))
+    of_a, within = read(cost_a, reward_a, a.in_turn)
+    of_b = []
+    for cost, reward in zip(costs_b, rewards_b, strict=True):
+        values, inside = read(cost, reward, b.in_turn)
+        of_b.append(values)
+        within = within & inside
+    found = np.full((5, len(points)), np.nan)
+    if within.any():
+        differences = (of_a - np.stack(of_b))[..., within]
+        found[:, within] = seeds_band(_influence(differences[:, 0], differences[:, 1:]), confidence)
+    return Band(*found)
 
 
 def seeds_overoptimisation(kl: ArrayLike, gain: ArrayLike, form: Form, confidence: float = 0.95) -> OveroptimisationFit:
@@ -133,6 +180,7 @@ def seeds_overoptimisation(kl: ArrayLike, gain: ArrayLike, form: Form, confidenc
     kls, gains = _of_seeds(kl, "kl", 3), _of_seeds(gain, "gain", 3)
     if kls.shape != gains.shape:
         raise ValueError(f"kl and gain must be [S, P, K] alike, got shapes {kls.shape} and {gains.shape}")
+    largest = float(np.sqrt(np.maximum(kls.mean(1), 0.0)).max(1).mean())
     parts, misses = [], []
     for one_kl, one_gain in zip(kls, gains, strict=True):
         found, off = fitted(np.sqrt(np.maximum(_means_without(one_kl), 0.0)), _means_without(one_gain), form)
@@ -149,30 +197,40 @@ def seeds_overoptimisation(kl: ArrayLike, gain: ArrayLike, form: Form, confidenc
         peaks = Interval(peak, ends[0], ends[1])
     else:
         peaks = Interval(peak, np.asarray(0.0), np.asarray(np.inf))
-    return OveroptimisationFit(form, alpha, beta, peaks, float(np.sqrt(np.mean(np.square(misses)))))
+    return OveroptimisationFit(form, alpha, beta, peaks, float(np.sqrt(np.mean(np.square(misses)))), largest)
 
 
-def seeds_gold_decline(proxy: ArrayLike, gold: ArrayLike, confidence: float = 0.95) -> Decline:
-    """Whether the gold reward falls beyond its peak while the proxy goes on rising, in the mean over training seeds.
+def seeds_gold_decline(kl: ArrayLike, proxy: ArrayLike, gold: ArrayLike, confidence: float = 0.95) -> Decline:
+    """Whether the gold reward falls over the last half of the KL while the proxy goes on rising, in the mean over seeds.
 
-    As `overoptimisation.gold_decline`, with intervals that hold for all points that the peak could have been together
-    (Bonferroni): careful, the more so the more points there are.
+    As `overoptimisation.gold_decline`: one contrast, set before any reward is seen, the same point for all seeds.
 
     Args:
-        proxy, gold: [S, P, K] rewards at K points of growing optimisation; at least 2 seeds.
-        confidence: nominal coverage of all intervals together.
+        kl: [S, P, K] KL from the base policy at K points in turn, in nats; at least 2 seeds.
+        proxy, gold: [S, P, K] rewards there.
+        confidence: nominal coverage.
 
     Raises:
         ValueError: shapes that do not fit, or as `seeds_mean`.
     """
-    both = [_of_seeds(rewards, name, 3) for rewards, name in ((proxy, "proxy"), (gold, "gold"))]
-    if both[0].shape != both[1].shape:
-        raise ValueError(f"proxy and gold must be [S, P, K] alike, got shapes {both[0].shape} and {both[1].shape}")
-    tails(confidence)
-    peak = int(both[1].mean((0, 1)).argmax())
-    each = 1 - (1 - confidence) / max(both[1].shape[2] - 1, 1)
-    changes = [seeds_mean(rewards[..., -1] - rewards[..., peak], each) for rewards in both]
-    return Decline(peak, changes[0], changes[1], bool(changes[1].high < 0 < changes[0].low))
+    kls, proxies, golds = (_of_seeds(part, name, 3) for part, name in ((kl, "kl"), (proxy, "proxy"), (gold, "gold")))
+    if not kls.shape == proxies.shape == golds.shape:
+        raise ValueError(
+            f"kl, proxy and gold must be [S, P, K] alike, got shapes {kls.shape}, {proxies.shape} and {golds.shape}"
+        )
+    mean_kl = kls.mean((0, 1))
+    since = half_way(mean_kl)
+    changes = [rewards[..., -1] - rewards[..., since] for rewards in (proxies, golds)]
+    of_proxy, of_gold = (seeds_mean(change, confidence) for change in changes)
+    fell = bool(of_gold.high < 0 < of_proxy.low)
+    return Decline(since, float(mean_kl[since]), of_proxy, of_gold, fell, changes[1].mean(1))
+
+
+def _curve_and_targets(curve: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
+    curve, targets = checked_prompts(curve, "curve"), _of_seeds(targets, "targets", 2)
+    if curve.ndim != 2 or targets.shape[1] != len(curve):
+        raise ValueError(f"curve must be [P, N] and targets [S, P], got shapes {curve.shape} and {targets.shape}")
+    return curve, targets
 
 
 def _of_seeds(values: ArrayLike, name: str, dimensions: int) -> Array:

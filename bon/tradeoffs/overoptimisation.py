@@ -27,8 +27,9 @@ class OveroptimisationFit:
         alpha: reward gained per unit of d at the start.
         beta: how fast that falls.
         peak: the d* of the greatest gain: alpha / (2 beta), or exp(alpha / beta - 1); infinity where the fit never turns
-            down (beta not above 0). Beyond the largest d that was fitted it is an extrapolation.
+            down (beta not above 0). Beyond the largest d that was fitted it is an extrapolation (see `peak_is_measured`).
         residual: root mean square distance of the mean rewards from the curve: what the form does not explain.
+        largest: the largest d that was fitted, mean over training seeds.
     """
 
     form: Form
@@ -36,6 +37,12 @@ class OveroptimisationFit:
     beta: Interval
     peak: Interval
     residual: float
+    largest: float = float("inf")
+
+    @property
+    def peak_is_measured(self) -> bool:
+        """Whether the peak lies within what was fitted; beyond, all that is known is that it was not reached."""
+        return bool(self.peak.value <= self.largest)
 
     def gain(self, kl: ArrayLike) -> Array:
         """The curve at KLs in nats, any shape; 0 at 0."""
@@ -44,19 +51,23 @@ class OveroptimisationFit:
 
 
 class Decline(NamedTuple):
-    """Changes from where gold is greatest to the last point, for proxy and gold.
+    """Changes over the last half of the KL, for proxy and gold: one contrast, set before any reward is seen.
 
     Attributes:
-        peak: index of the point with the greatest mean gold reward.
-        proxy: change of the proxy reward from the peak to the last point; 0 where that is the peak.
+        since: index of the point from which the change is taken, see `half_way`.
+        since_kl: its mean KL, in nats.
+        proxy: change of the proxy reward from there to the last point.
         gold: change of the gold reward.
-        declines: gold surely falls and proxy surely rises: both intervals exclude 0.
+        declines: gold falls and proxy rises, both significantly.
+        each_gold: [S] the change of the gold reward of every training seed, or of the only one.
     """
 
-    peak: int
+    since: int
+    since_kl: float
     proxy: Interval
     gold: Interval
     declines: bool
+    each_gold: Array
 
 
 def fit_overoptimisation(
@@ -106,7 +117,8 @@ def fit_overoptimisation(
     peak = peak_distance(alpha, beta, form)
     # An infinite peak cannot be interpolated with.
     parts = [Interval(part[0], *np.quantile(part[1:], ends, method="inverted_cdf")) for part in (alpha, beta, peak)]
-    return OveroptimisationFit(form, parts[0], parts[1], parts[2], float(np.sqrt(np.mean(off[0] ** 2))))
+    residual = float(np.sqrt(np.mean(off[0] ** 2)))
+    return OveroptimisationFit(form, parts[0], parts[1], parts[2], residual, float(distance[0].max()))
 
 
 def fitted(distance: Array, gains: Array, form: Form) -> tuple[Array, Array]:
@@ -118,19 +130,19 @@ def fitted(distance: Array, gains: Array, form: Form) -> tuple[Array, Array]:
 
 
 def gold_decline(
-    proxy: ArrayLike, gold: ArrayLike, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+    kl: ArrayLike, proxy: ArrayLike, gold: ArrayLike, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> Decline:
-    """Whether the gold reward falls beyond its peak while the proxy reward goes on rising.
+    """Whether the gold reward falls over the last half of the KL while the proxy reward goes on rising.
 
-    The peak of a noisy curve is where noise is kind to it, so a fall from it would be found too often. The intervals are
-    therefore simultaneous over all points that the peak could have been (the bootstrap of the greatest |t|, as in Romano and
-    Wolf 2005). With many points a slight decline is missed: powers of two tell as much as every n. Measured on 1,000 studies
-    with a flat gold curve of 7 points and 256 prompts: 1.9% false alarms; with 8 points and 40 prompts 4.3%.
+    The peak of a noisy curve is where noise is kind to it, so a fall from it is found too often, and intervals that allow for
+    every point that the peak could have been find hardly any. So one contrast is set before any reward is seen: the last
+    point against the one at half its KL (`half_way`). A decline within the first half, or one that begins late, it misses.
 
     Args:
-        proxy, gold: [P, K] rewards at K points of growing optimisation: n = 1, 2, 4, ... or checkpoints.
+        kl: [K] or [P, K] KL from the base policy, in nats, at K points of growing optimisation.
+        proxy, gold: [P, K] rewards there: n = 1, 2, 4, ... or checkpoints in turn.
         rng: the randomness.
-        confidence: nominal coverage; a decline that is not there is found in about (1 - confidence) / 2 of all studies.
+        confidence: nominal coverage; a decline that is not there is found in less than (1 - confidence) / 2 of all studies.
         resamples: bootstrap samples.
 
     Raises:
@@ -139,23 +151,29 @@ def gold_decline(
     proxy, gold = checked_prompts(proxy, "proxy"), checked_prompts(gold, "gold")
     if proxy.shape != gold.shape or gold.ndim != 2 or gold.size == 0:
         raise ValueError(f"proxy and gold must be [P, K] alike, got shapes {proxy.shape} and {gold.shape}")
-    tails(confidence)
-    peak = int(gold.mean(0).argmax())
+    kl = np.asarray(kl, dtype=np.float64)
+    if kl.shape not in (gold.shape, gold.shape[1:]) or not np.isfinite(kl).all():
+        raise ValueError(f"kl must be finite, and [K] or [P, K] for gold of shape {gold.shape}, got shape {kl.shape}")
+    mean_kl = kl.mean(0) if kl.ndim == 2 else kl
+    since = half_way(mean_kl)
     shares = resample_shares(len(gold), resamples, rng)
-    of_proxy, of_gold = (_changes_to_last(rewards, shares, confidence) for rewards in (proxy, gold))
-    changes = [Interval(part.value[peak], part.low[peak], part.high[peak]) for part in (of_proxy, of_gold)]
-    return Decline(peak, changes[0], changes[1], bool(changes[1].high < 0 < changes[0].low))
+    found = []
+    for rewards in (proxy, gold):
+        change = rewards[:, -1] - rewards[:, since]
+        found.append(Interval(change.mean(), *np.quantile(shares @ change, tails(confidence))))
+    of_proxy, of_gold = found
+    fell = bool(of_gold.high < 0 < of_proxy.low)
+    return Decline(since, float(mean_kl[since]), of_proxy, of_gold, fell, np.atleast_1d(of_gold.value))
 
 
-def _changes_to_last(rewards: Array, shares: Array, confidence: float) -> Interval:
-    """Mean change from each point to the last [K], with simultaneous intervals."""
-    change = rewards[:, -1:] - rewards
-    mean, prompts = change.mean(0), len(change)
-    error = change.std(axis=0) / np.sqrt(prompts)
-    off = np.abs(shares @ change - mean) / np.where(error > 0, error, np.inf)
-    # The bootstrap's spread lacks (P-1)/P; it is left out of `error` above and put back here.
-    reach = np.quantile(off.max(1), confidence) * error * np.sqrt(prompts / (prompts - 1))
-    return Interval(mean, mean - reach, mean + reach)
+def half_way(kl: ArrayLike) -> int:
+    """Index of the point whose KL [K] is nearest to half of the last one's; the earlier of two that are as near.
+
+    >>> half_way([0.0, 1.0, 2.2, 4.0])
+    2
+    """
+    kl = np.asarray(kl, dtype=np.float64)
+    return int(np.argmin(np.abs(kl - kl[-1] / 2)))
 
 
 def _basis(distance: Array, form: Form) -> tuple[Array, Array]:

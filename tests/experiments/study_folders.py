@@ -123,12 +123,13 @@ def save_pool(folder, name, proxy, gold):
 
 def fit(form, alpha, beta, peak):
     values = {"alpha": parts(alpha, 0.9 * alpha, 1.1 * alpha), "beta": parts(beta, beta - 0.1, beta + 0.1)}
-    return {"form": form, **values, "peak": parts(peak, 0.8 * peak, np.inf), "residual": 0.01}
+    return {"form": form, **values, "peak": parts(peak, 0.8 * peak, np.inf), "residual": 0.01, "largest_d": 2.0}
 
 
 def decline(falls):
     change = parts(-0.3, -0.4, -0.2) if falls else parts(0.0, 0.0, 0.0)
-    return {"declines": falls, "proxy_change_after_peak": parts(0.5, 0.4, 0.6), "gold_change_after_peak": change}
+    contrast = {"since_kl": 2.0, "proxy_change": parts(0.5, 0.4, 0.6), "gold_change": change}
+    return {"declines": falls, "contrast": {**contrast, "gold_change_of_each_seed": [change["value"]] * 3}}
 
 
 def points(differences):

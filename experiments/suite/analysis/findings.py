@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from bon import Candidates
 from bon.estimators import best_of_n_mean
-from bon.intervals import Difference, Interval, paired_difference
+from bon.intervals import Band, Difference, Interval, paired_difference
 from bon.intervals.power import minimum_detectable_difference, required_prompts
 from bon.kl import best_of_n_kl_bound
 from bon.tradeoffs.frontier import Frontier, difference_at, equivalent_n
 from bon.tradeoffs.overoptimisation import Decline, Form, OveroptimisationFit, fit_overoptimisation, gold_decline
+from suite.analysis import pay_back
 from suite.analysis.equal_cost import EqualCost, told
+from suite.analysis.pay_back import PayBack
 from suite.metrics.cost import BreakEven, Costs, break_even
 from suite.metrics.evaluation import Study
 from suite.metrics.naming import title
@@ -73,9 +75,11 @@ class Findings:
         equivalent_n: the n whose best-of-n has the tuned policy's gold reward.
         break_even: the requests after which training has paid for itself, in FLOPs, against best-of-n of equal gold reward;
             None where nobody knows what training cost.
-        equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, between its checkpoints.
+        equal_kl: KL in nats -> best-of-n (at its upper bound) minus the tuned policy, where its training first reaches that
+            KL, with an interval for each KL alone and a band for all of them.
         equal_flops: best-of-n minus the tuned policy, and minus its best-of-k, at equal FLOPs a request.
         one_seed: the KLs of both, where there is one training; None over several training seeds.
+        pay_back: break-even for one training, with the search for settings, and by budget; of several training seeds.
     """
 
     n: int
@@ -85,10 +89,11 @@ class Findings:
     prompts_needed: int | None
     equivalent_n: Interval
     break_even: BreakEven | None
-    equal_kl: dict[float, Interval]
+    equal_kl: dict[float, Band]
     judge: str = "gold"
     equal_flops: list[EqualCost] = field(default_factory=list)
     one_seed: KLs | None = None
+    pay_back: PayBack | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs |
     difference = curve[:, n - 1] - target
     bound = best_of_n_kl_bound(np.arange(1, base.num_candidates + 1))
     at = common_kls(float(bound[-1]), path.kl.mean(0)[None])
-    equal = difference_at(Frontier(bound, curve), Frontier(path.kl, path.gold), study.rng(), at, resamples=study.resamples)
+    trained = Frontier(path.kl, path.gold, in_turn=True)
+    equal = difference_at(Frontier(bound, curve), trained, study.rng(), at, resamples=study.resamples, scale="sqrt")
     worth = equivalent_n(curve, target, study.rng(), resamples=study.resamples)
     return Findings(
         judge=study.judge,
@@ -118,7 +124,7 @@ def compared(study: Study, tuned: Candidates, path: TrainingPath, costs: Costs |
         prompts_needed=required_prompts(difference, WORTH_FINDING),
         equivalent_n=worth,
         break_even=None if costs is None else break_even(costs, worth),
-        equal_kl={kl: Interval(*parts) for kl, *parts in zip(at, *equal, strict=True)},
+        equal_kl={kl: Band(*parts) for kl, *parts in zip(at, *equal, strict=True)},
         one_seed=KLs(float(bound[n - 1]), float(path.kl[:, -1].mean())),
     )
 
@@ -155,7 +161,7 @@ def _overoptimisation(study: Study, form: Form, kl: Array, proxy: Array, gold: A
     if gold.shape[1] >= 4:  # the base policy and three more: one more point than the form has parameters
         gain = gold[:, 1:] - gold[:, :1]
         fit = fit_overoptimisation(kl[..., 1:], gain, form, study.rng(), resamples=study.resamples)
-    return Overoptimisation(fit, gold_decline(proxy, gold, study.rng(), resamples=study.resamples))
+    return Overoptimisation(fit, gold_decline(kl, proxy, gold, study.rng(), resamples=study.resamples))
 
 
 def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisation], num_prompts: int) -> list[str]:
@@ -168,7 +174,7 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
         )
         lines.append(
             f"{_reward(found).capitalize()} of {best} minus {name}, paired over {num_prompts} prompts: {d.value:+.3f} "
-            f"(95% interval {d.low:+.3f} to {d.high:+.3f}, {_p_value(found)}): {clear}."
+            f"(95% interval {d.low:+.3f} to {d.high:+.3f}, {_p(d.p_value)}): {clear}."
         )
         if found.one_seed is not None:
             lines.append(_one_seed(best, name, found, found.one_seed))
@@ -180,29 +186,22 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
         lines.append(_worth(name, found))
         if found.break_even is not None:
             lines.append(_pays_off(name, found.break_even, _reward(found)))
+        if found.pay_back is not None:
+            lines += pay_back.told(found.pay_back, name, found.num_candidates)
         if found.equal_kl:
-            each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
-            lines.append(
-                f"At equal KL (nats; best-of-n at its upper bound, {name} on straight lines between measured checkpoints) "
-                f"best-of-n minus {name} in {_reward(found)}: {each}."
-            )
+            lines.append(_at_equal_kl(name, found))
         if found.equal_flops:
             lines.append(told(found.equal_flops, name, _reward(found)))
     for method, result in over.items():
         decline = result.decline
         if decline.declines:
+            fall = f"{-decline.gold.value:.2f} [{-decline.gold.high:.2f}, {-decline.gold.low:.2f}]"
             lines.append(
-                f"WARNING: {_named(method)} over-optimises the proxy: past its peak gold falls by {-decline.gold.value:.2f} "
-                f"[{-decline.gold.high:.2f}, {-decline.gold.low:.2f}] while proxy rises by {decline.proxy.value:.2f}. "
-                "Stop earlier, or use a better proxy."
+                f"WARNING: {_named(method)} over-optimises the proxy: from {decline.since_kl:.2g} nats, half of the last KL, "
+                f"to the end gold falls by {fall} while proxy rises by {decline.proxy.value:.2f}. Stop earlier, or use a "
+                "better proxy."
             )
     return lines
-
-
-def _p_value(found: Findings) -> str:
-    """A bootstrap of 2,000 samples cannot tell how far below 0.001 it is."""
-    p = found.paired.p_value
-    return "p < 0.001" if found.one_seed is not None and p < 0.0015 else f"p = {p:.3g}"
 
 
 def _one_seed(best: str, name: str, found: Findings, at: KLs) -> str:
@@ -223,6 +222,21 @@ def _named(method: str) -> str:
     """The name of a method; behind a space stands the setting it was trained with."""
     method, _, setting = method.partition(" ")
     return f"{title(method)} ({setting})" if setting else title(method)
+
+
+def _p(value: float) -> str:
+    """A p-value; few seeds, and 2,000 bootstrap samples, cannot tell how far below 0.001 it is."""
+    return "p < 0.001" if value < 0.0015 else f"p = {value:.2g}"
+
+
+def _at_equal_kl(name: str, found: Findings) -> str:
+    each = "; ".join(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}] at {kl:g}" for kl, i in found.equal_kl.items())
+    bands = [(i.band_high - i.band_low) / (i.high - i.low) for i in found.equal_kl.values() if i.high > i.low]
+    together = f"; a band for all of them is {max(bands):.1f} times as wide" if len(bands) > 1 else ""
+    return (
+        f"At equal KL (nats; best-of-n at its upper bound, {name} where it first reaches that KL, in the square root of KL "
+        f"between measured checkpoints) best-of-n minus {name} in {_reward(found)}: {each} (pointwise{together})."
+    )
 
 
 def _worth(name: str, found: Findings) -> str:
@@ -271,6 +285,7 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
                 "at_most": found.break_even.censored,
                 "low_at_most": found.break_even.low_censored,
             },
+            "pay_back": None if found.pay_back is None else pay_back.as_json(found.pay_back),
             "best_of_n_minus_method_at_equal_kl": [{"kl": kl, **_parts(i)} for kl, i in found.equal_kl.items()],
             "best_of_n_minus_method_at_equal_flops": [
                 {"k": at.k, "n": at.n, "flops": at.flops, **_parts(at.difference)} for at in found.equal_flops
@@ -283,10 +298,16 @@ def as_json(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisatio
                 "form": "d (alpha - beta d)" if fit.form == "best_of_n" else "d (alpha - beta log d)",
                 **{name: _parts(getattr(fit, name)) for name in ("alpha", "beta", "peak")},
                 "residual": fit.residual,
+                "largest_d": fit.largest,
+                "peak_is_measured": fit.peak_is_measured,
             },
             "declines": item.decline.declines,
-            "proxy_change_after_peak": _parts(item.decline.proxy),
-            "gold_change_after_peak": _parts(item.decline.gold),
+            "contrast": {
+                "since_kl": item.decline.since_kl,
+                "proxy_change": _parts(item.decline.proxy),
+                "gold_change": _parts(item.decline.gold),
+                "gold_change_of_each_seed": item.decline.each_gold.tolist(),
+            },
         }  # fmt: skip
     return result
 

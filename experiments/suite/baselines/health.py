@@ -60,14 +60,6 @@ def warn(log: Log) -> None:
             _log.warning("update %s: %s", log[-1]["update"], text)
 
 
-def objective_price(config: Any) -> float | None:
-    """Return the price of a nat in the objective of a trainer with these settings; None where it has another objective.
-
-    GRPO weighs KL per token against advantages in standard deviations, and fine-tuning knows of no KL.
-    """
-    return float(config.kl_coef) if config.name in ("ppo", "rloo") else None
-
-
 def _first(log: Log) -> str | None:
     """KL of the first roll-outs that another policy than the base drew, and whether that is much for a single update."""
     if not log or _kl_key(log) not in log[-1]:

@@ -19,7 +19,7 @@ from suite.analysis.findings import (
     training_overoptimisation,
 )
 from suite.analysis.objective import Gained, Yardstick, best_of_n_rows, gained, optimum_rows, price_of
-from suite.baselines.health import objective_price, warnings
+from suite.baselines.health import warnings
 from suite.baselines.interface import Training, train
 from suite.comparison.setup import Comparison, pool_maker, training_task
 from suite.metrics.cost import Costs, seconds_spent
@@ -132,7 +132,7 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
             objectives[method] = gained(yardstick, pool.scores["proxy"].mean(1)[None], path.kl[:, -1][None], price)
             rows += objectives[method].rows(method, config.seed, last)
     pools, spent_on = {"base": base, method: pool}, {} if costs is None else {method: costs}
-    wrong = warnings(training.log, objective_price(config.baseline))
+    wrong = warnings(training.log, price)
     return Outcome(rows, pools, training, found, spent_on, over, yardstick, objectives, wrong)
 
 

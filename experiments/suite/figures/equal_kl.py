@@ -48,6 +48,10 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
             color=colour(method),
             label=name,
         )
+        if all("band_low" in part for part in each):
+            at = [places.index(part["kl"]) + shift for part in each]
+            ends = [[part["band_low"] for part in each], [part["band_high"] for part in each]]
+            axes.vlines(at, *ends, colors=colour(method), linewidth=0.35)
         drawn[method] += 1
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
@@ -67,8 +71,9 @@ def caption(results: Results) -> str:
         told.append(f"{name}: " + ", ".join(f"{parts(part)} at {part['kl']:g}" for part in each))
     return (
         "Best-of-n (at its upper bound of KL) minus trained policies in gold reward, at equal KL in nats, paired by prompt, "
-        "trained policies on straight lines between measured ones and nowhere below the first of them; "
-        f"above 0 best-of-n is ahead. {'; '.join(told)}. Intervals: 95%, {seeds_and_prompts(results)}."
+        "trained policies in the square root of KL between measured ones (a training where it first reaches a KL) and nowhere "
+        f"below the first of them; above 0 best-of-n is ahead. {'; '.join(told)}. Intervals: 95% for each KL alone, "
+        f"{seeds_and_prompts(results)}; thin bars: a band that holds at all KLs of a line at once."
     )
 
 

@@ -36,7 +36,7 @@ def overoptimisation(axes: Axes, results: Results, method: str, setting: str = "
     if found is not None:
         ends = np.linspace(1e-3, d.max(), 200)
         axes.plot(ends, found.gain(ends**2), color="black", linestyle=":", linewidth=1.1, label="fit to gold (Gao et al.)")
-        if found.peak.value <= d.max():
+        if found.peak_is_measured:
             axes.axvline(float(found.peak.value), color="black", linewidth=0.5)
     axes.axhline(0.0, color="black", linewidth=0.4)
     axes.set_xlabel(r"$\sqrt{\mathrm{KL}}$ to the base policy ($\sqrt{\mathrm{nats}}$)")
@@ -56,7 +56,7 @@ def stored_fit(over: Mapping[str, Any]) -> OveroptimisationFit | None:
     if not found:
         return None
     alpha, beta, peak = (interval(found[name]) for name in ("alpha", "beta", "peak"))
-    return OveroptimisationFit(FORMS[found["form"]], alpha, beta, peak, float(found["residual"]))
+    return OveroptimisationFit(FORMS[found["form"]], alpha, beta, peak, float(found["residual"]), float(found["largest_d"]))
 
 
 def shown_settings(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -84,19 +84,32 @@ def caption(results: Results) -> str:
         fit = stored_fit(results.overoptimisation(method, setting))
         found = results.overoptimisation(method, setting)
         if fit is not None:
-            peak = f"peak at d = {fixed(float(fit.peak.value), 1)}" if np.isfinite(fit.peak.value) else "no peak"
-            told.append(f"{name}: alpha {parts(found['fit']['alpha'])}, beta {parts(found['fit']['beta'])}, {peak}")
-        if found.get("declines"):
-            told.append(
-                f"past the greatest gold reward of {name} gold changes by {parts(found['gold_change_after_peak'])} while "
-                f"proxy changes by {parts(found['proxy_change_after_peak'])}"
-            )
-        elif found:
-            told.append(f"no significant fall of gold for {name}")
+            told.append(f"{name}: alpha {parts(found['fit']['alpha'])}, beta {parts(found['fit']['beta'])}, {_peak(fit)}")
+        if found:
+            told.append(_contrast(name, found))
     return (
         "Over-optimisation: proxy and gold reward gained over the base policy against d, the square root of KL (best-of-n at "
         "its upper bound, trained policies as measured). Fits of gold: d (alpha - beta d) for best-of-n, d (alpha - beta log "
         f"d) for trained policies. {'; '.join(told)}. Bands: 95% intervals {seeds_and_prompts(results)}."
+    )
+
+
+def _peak(fit: OveroptimisationFit) -> str:
+    if not np.isfinite(fit.peak.value):
+        return "no peak"
+    if not fit.peak_is_measured:
+        return f"its peak beyond the largest d measured, {fixed(fit.largest, 1)}"
+    return f"peak at d = {fixed(float(fit.peak.value), 1)}"
+
+
+def _contrast(name: str, found: Mapping[str, Any]) -> str:
+    contrast = found["contrast"]
+    seeds = contrast["gold_change_of_each_seed"]
+    each = f" (seeds: {', '.join(fixed(change, 2) for change in seeds)})" if len(seeds) > 1 else ""
+    verdict = "gold falls while proxy rises" if found["declines"] else "no significant fall"
+    return (
+        f"{name}, from {fixed(contrast['since_kl'], 1)} nats (half of the last KL, set beforehand) to the end: gold changes "
+        f"by {parts(contrast['gold_change'])}{each} while proxy changes by {parts(contrast['proxy_change'])}, {verdict}"
     )
 
 

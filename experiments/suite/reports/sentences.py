@@ -133,7 +133,7 @@ def _at_every_kl(results: Results, method: str) -> list[str]:
             each = ", ".join(f"{parts(point)} at {point['kl']:g} nats" for point in points)
             told.append(
                 f"Equal KL. Paired by prompt, best-of-n, at its upper bound of KL, minus {name} is {each} in gold reward "
-                "(between measured policies on straight lines; the other methods are in the figure `equal_kl`)."
+                "(pointwise, in the square root of KL between measured policies; the other methods: figure `equal_kl`)."
             )
     return told
 

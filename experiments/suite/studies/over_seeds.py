@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bon.estimators import best_of_n_mean
 from bon.estimators.diversity import best_of_n_distinct
-from bon.intervals import Interval, jackknife, seeds_mean
+from bon.intervals import Band, Interval, jackknife, seeds_mean
 from bon.kl import best_of_n_kl_bound
 from bon.tradeoffs.frontier import Frontier
 from bon.tradeoffs.over_seeds import (
@@ -23,6 +23,7 @@ from bon.tradeoffs.over_seeds import (
 )
 from suite.analysis.equal_cost import at_equal_flops_over_seeds
 from suite.analysis.findings import Findings, Overoptimisation, TrainingPath, common_kls
+from suite.analysis.pay_back import PayBack, pay_back
 from suite.metrics.cost import Costs, break_even
 from suite.metrics.evaluation import (
     Columns,
@@ -124,8 +125,23 @@ def _costs(group: Sequence[Measured], seed: int | None) -> Iterator[Row]:
         yield replace(row, method=named(trained.method, n), n=n, metric="seconds_per_request", value=float(value))
 
 
-def compared_over_seeds(study: Study, group: Sequence[Measured], flops: Array, n: int) -> Findings:
-    """Best-of-n of the base policy against a method's trainings, as `findings.compared`; `flops` [P, N] of best-of-n."""
+#: Trainers whose updates cost alike: stopped half way, a training has cost half.
+_BY_UPDATE = ("ppo", "rloo", "grpo")
+
+
+def compared_over_seeds(
+    study: Study, stored: Stored, group: Sequence[Measured], n: int, search_flops: float | None = None
+) -> Findings:
+    """Best-of-n of the base policy against a method's trainings, as `findings.compared`.
+
+    Args:
+        study: with the base policy's pool.
+        stored: the study's folder, for what a request costs.
+        group: the trainings, a seed each.
+        n: the study's own.
+        search_flops: of the search for the method's settings, where one is on record.
+    """
+    flops = stored.request_flops(stored.base)
     base = study.base
     curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
     targets = np.stack([each.trained.final.scores["gold"].mean(1) for each in group])
@@ -133,6 +149,7 @@ def compared_over_seeds(study: Study, group: Sequence[Measured], flops: Array, n
     training = float(np.mean([each.trained.flops for each in group]))
     tuned = float(np.mean([each.flops[:, 0].mean() for each in group]))
     paths = path_over_seeds(study, group)
+    costs = Costs(training, tuned, flops.mean(0))
     return Findings(
         n=n,
         num_candidates=base.num_candidates,
@@ -140,12 +157,24 @@ def compared_over_seeds(study: Study, group: Sequence[Measured], flops: Array, n
         detectable=None,
         prompts_needed=None,
         equivalent_n=worth,
-        break_even=break_even(Costs(training, tuned, flops.mean(0)), worth),
-        equal_kl=equal_kl(study, paths.kl, paths.gold),
+        break_even=break_even(costs, worth),
+        pay_back=_pay_back(stored, group, curve, costs, search_flops),
+        equal_kl=equal_kl(study, paths.kl, paths.gold, in_turn=True),
         equal_flops=at_equal_flops_over_seeds(
             study, [each.trained.final for each in group], flops, [each.flops for each in group], n
         ),
     )
+
+
+def _pay_back(stored: Stored, group: Sequence[Measured], curve: Array, costs: Costs, search_flops: float | None) -> PayBack:
+    trainings = [each.trained for each in group]
+    updates = sorted(set.intersection(*(set(training.pools) for training in trainings)))
+    targets = {u: np.stack([training.pools[u].scores["gold"].mean(1) for training in trainings]) for u in updates}
+    tuned = {
+        u: float(np.mean([stored.request_flops(training.pools[u])[:, 0].mean() for training in trainings])) for u in updates
+    }
+    by_budget = tuned if trainings[0].method in _BY_UPDATE else None
+    return pay_back(curve, targets, [training.seed for training in trainings], costs, by_budget, search_flops)
 
 
 def path_over_seeds(study: Study, group: Sequence[Measured]) -> TrainingPath:
@@ -165,10 +194,11 @@ def final_policies(study: Study, groups: Sequence[Sequence[Measured]]) -> Traini
     return TrainingPath(*(np.stack([getattr(path, name) for path in paths]) for name in ("kl", "proxy", "gold")))
 
 
-def equal_kl(study: Study, kl: Array, gold: Array) -> dict[float, Interval]:
+def equal_kl(study: Study, kl: Array, gold: Array, in_turn: bool = False) -> dict[float, Band]:
     """Gold reward of best-of-n (at its upper bound) minus that of trainings whose KL and gold are [S, P, K], the base first.
 
-    The trainings are read on straight lines between measured policies, and nowhere below the first of them.
+    The trainings are read in the square root of KL between measured policies, and nowhere below the first of them; `in_turn`:
+    the policies are those of one training, which is read where it first reaches a KL.
     """
     base = study.base
     curve = best_of_n_mean(base.scores["proxy"], base.scores["gold"])
@@ -176,8 +206,8 @@ def equal_kl(study: Study, kl: Array, gold: Array) -> dict[float, Interval]:
     at = common_kls(float(bound[-1]), kl.mean(1))
     if not at:
         return {}
-    differences = seeds_difference_at(Frontier(bound, curve), Frontier(kl, gold), at)
-    return {point: Interval(*parts) for point, *parts in zip(at, *differences, strict=True)}
+    differences = seeds_difference_at(Frontier(bound, curve), Frontier(kl, gold, in_turn), at, scale="sqrt")
+    return {point: Band(*parts) for point, *parts in zip(at, *differences, strict=True)}
 
 
 def overoptimisation_over_seeds(path: TrainingPath) -> Overoptimisation:
@@ -185,4 +215,4 @@ def overoptimisation_over_seeds(path: TrainingPath) -> Overoptimisation:
     fit = None
     if path.gold.shape[2] >= 4:
         fit = seeds_overoptimisation(path.kl[..., 1:], path.gold[..., 1:] - path.gold[..., :1], "rl")
-    return Overoptimisation(fit, seeds_gold_decline(path.proxy, path.gold))
+    return Overoptimisation(fit, seeds_gold_decline(path.kl, path.proxy, path.gold))

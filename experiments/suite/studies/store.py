@@ -95,6 +95,7 @@ class Stored:
         policy_flops, proxy_flops: of a token through these models, forward.
         optimum: scores of more candidates of the base policy on the first prompts; None where there are none.
         schema: of the folder.
+        policy: the name of the base policy.
     """
 
     base: Candidates
@@ -105,6 +106,7 @@ class Stored:
     proxy_flops: int
     optimum: Scores | None = None
     schema: int = SCHEMA
+    policy: str = ""
 
     def request_flops(self, pool: Candidates) -> NDArray[np.float64]:
         """FLOPs of a request by best-of-n of a pool's policy, for every prompt and n: [P, N]."""
@@ -179,8 +181,9 @@ def load_study(folder: Path, study: str, kind: type[Settings]) -> Stored:
         flops = facts["flops_per_token"]
         large = folder / "candidates" / f"{OPTIMUM}.parquet"
         optimum = stored_scores(large) if large.is_file() else None
-        resamples = int(config["run"]["resamples"])
-        return Stored(base, trained, settings, resamples, flops["policy"], flops["proxy"], optimum, facts["schema"])
+        run = config["run"]
+        made_by = int(run["resamples"]), flops["policy"], flops["proxy"]
+        return Stored(base, trained, settings, *made_by, optimum, facts["schema"], str(run["policy"]["name"]))
     except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{folder} cannot be read ({type(error).__name__}: {_line(error)}); {remedy(folder, study)}") from None
     except UserError as error:

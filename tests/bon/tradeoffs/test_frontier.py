@@ -74,6 +74,24 @@ def test_difference_covers_the_truth_in_95_of_100_studies():
     assert (covered / 400 <= 0.98).all()
 
 
+def test_in_the_square_root_of_kl_a_straight_line_in_it_is_read_exactly():
+    # Reward 3 sqrt(KL), known at 1 and 9 nats: at 4 nats it is 6; straight lines in KL say 5.25.
+    a = Frontier([1.0, 9.0], np.tile([3.0, 9.0], (4, 1)))
+    b = Frontier([0.0, 9.0], np.zeros((4, 2)))
+    assert difference_at(a, b, rng(), at=[4.0], scale="sqrt").value[0] == pytest.approx(6.0)
+    assert difference_at(a, b, rng(), at=[4.0]).value[0] == pytest.approx(5.25)
+    with pytest.raises(ValueError, match="scale must be linear or sqrt, got 'log'"):
+        difference_at(a, b, rng(), at=[4.0], scale="log")
+
+
+def test_a_training_is_read_where_it_first_reaches_a_cost():
+    a = Frontier([0.0, 5.0], np.zeros((4, 2)))
+    back = Frontier([0.0, 2.0, 1.0, 4.0], np.tile([0.0, -2.0, -9.0, -6.0], (4, 1)), in_turn=True)
+    # 1 on the way to 2; 3 on the way from 1 (reward 9) to 4 (reward 6): two thirds.
+    np.testing.assert_allclose(difference_at(a, back, rng(), at=[1.0, 3.0]).value, [1.0, 7.0])
+    assert np.isnan(difference_at(a, back, rng(), at=[4.5]).value[0])
+
+
 def test_equivalent_n_of_best_of_k_itself_is_k():
     scores = rng(1).normal(size=(40, 32))
     curve = best_of_n_mean(scores)

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bon.estimators import best_of_n_mean
 from bon.intervals import jackknife, paired_difference, seeds_mean
 from bon.tradeoffs.frontier import Frontier, difference_at, equivalent_n
 from bon.tradeoffs.over_seeds import (
+    LEAST_P,
+    each_equivalent_n,
+    predicted_equivalent_n,
     seeds_difference,
     seeds_difference_at,
     seeds_equivalent_n,
@@ -39,6 +43,7 @@ def test_difference_of_two_trainings_by_hand():
 def test_difference_of_identical_trainings_is_the_paired_t_test():
     a, b = rng(1).normal(0.3, 1.0, PROMPTS), rng(2).normal(size=PROMPTS)
     found, test = seeds_difference(a, copies(b)), stats.ttest_rel(a, b)
+    assert test.pvalue > LEAST_P
     assert found.p_value == pytest.approx(test.pvalue, rel=1e-9)
     assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
     boot = paired_difference(a, b, rng(), resamples=20_000)
@@ -46,7 +51,7 @@ def test_difference_of_identical_trainings_is_the_paired_t_test():
 
 
 def test_no_scatter_at_all():
-    assert seeds_difference(np.ones(3), np.zeros((2, 3))).p_value == 0
+    assert seeds_difference(np.ones(3), np.zeros((2, 3))).p_value == LEAST_P
     assert seeds_difference(np.ones(3), np.ones((2, 3))).p_value == 1
 
 
@@ -145,18 +150,71 @@ def test_a_fit_that_may_never_turn_has_a_peak_without_bounds():
 
 
 def test_gold_declines_where_all_seeds_agree():
+    kl = np.broadcast_to([0.0, 1.0, 2.0, 2.1], (3, 50, 4))
     up = np.broadcast_to([0.0, 1.0, 2.0, 3.0], (3, 50, 4)) + 0.1 * rng(15).normal(size=(3, 50, 4))
     turned = np.broadcast_to([0.0, 1.0, 0.8, 0.5], (3, 50, 4)) + 0.1 * rng(16).normal(size=(3, 50, 4))
-    found = seeds_gold_decline(up, turned)
+    found = seeds_gold_decline(kl, up, turned)
     assert found.declines
-    assert found.peak == 1
+    assert (found.since, found.since_kl) == (1, 1.0)
     assert found.gold.value == pytest.approx(-0.5, abs=0.05)
-    # Bonferroni over the three points before the last.
-    change = seeds_mean(turned[..., 3] - turned[..., 1], 1 - 0.05 / 3)
+    change = seeds_mean(turned[..., 3] - turned[..., 1])
     assert (found.gold.low, found.gold.high) == (change.low, change.high)
-    assert not seeds_gold_decline(up, up).declines
+    np.testing.assert_allclose(found.each_gold, (turned[..., 3] - turned[..., 1]).mean(1))
+    assert not seeds_gold_decline(kl, up, up).declines
     quarrel = turned + np.array([0.0, 0.0, 1.0]).reshape(3, 1, 1) * [0, 0, 0, 1.2]
-    assert not seeds_gold_decline(up, quarrel).declines
+    assert not seeds_gold_decline(kl, up, quarrel).declines
+
+
+def test_a_path_that_goes_back_in_kl_is_read_where_it_first_reaches_it():
+    a = Frontier([0.0, 9.0], np.zeros((5, 2)))
+    # Each seed reaches 4 nats at reward 2, overshoots to 9 (reward 3), comes back to 4 with reward 9.
+    cost = np.tile([0.0, 4.0, 9.0, 4.0], (2, 5, 1))
+    reward = np.tile([0.0, 2.0, 3.0, 9.0], (2, 5, 1))
+    in_turn = seeds_difference_at(a, Frontier(cost, reward, in_turn=True), [1.0, 4.0, 6.25], scale="sqrt")
+    # In the square root: 1 of 2 to the first point; there; half of 2 to 3 from there.
+    np.testing.assert_allclose(in_turn.value, [-1.0, -2.0, -2.5])
+    sorted_by_cost = seeds_difference_at(a, Frontier(cost, reward), [6.25], scale="sqrt")
+    assert sorted_by_cost.value[0] == pytest.approx(-6.0)  # half way from 9 down to 3
+
+
+def test_a_band_over_points_is_wider_than_an_interval_and_narrower_than_bonferroni():
+    reward = (
+        np.array([0.0, 1.0, 2.0, 3.0]) + rng(18).normal(size=(5, 1, 1)) * [0, 0.1, 0.1, 0.1] + rng(19).normal(size=(5, 40, 4))
+    )
+    a = Frontier([0.0, 1.0, 2.0, 3.0], 1.0 + rng(20).normal(size=(40, 4)))
+    found = seeds_difference_at(a, Frontier(np.broadcast_to([0.0, 1.0, 2.0, 3.0], reward.shape), reward), [1.0, 2.0, 3.0, 9.0])
+    one, band = (found.high - found.low)[:3], (found.band_high - found.band_low)[:3]
+    assert (band > one).all()
+    apart = seeds_difference_at(
+        a, Frontier(np.broadcast_to([0.0, 1.0, 2.0, 3.0], reward.shape), reward), [1.0, 2.0, 3.0], 1 - 0.05 / 3
+    )
+    assert (band < 1.15 * (apart.high - apart.low)).all()
+    assert np.isnan(np.array(found)[:, 3]).all()
+
+
+def test_what_one_more_training_is_worth_scatters_as_seeds_do():
+    curve = best_of_n_mean(np.random.default_rng(21).normal(size=(80, 64)))
+    effects = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    targets = curve[:, 7] + effects[:, None]
+    one, mean = predicted_equivalent_n(curve, targets), seeds_equivalent_n(curve, targets)
+    assert one.value == mean.value == pytest.approx(8)
+    assert one.low < mean.low < mean.high < one.high
+    each = each_equivalent_n(curve, targets)
+    assert each[2] == pytest.approx(8)
+    assert (np.diff(each) > 0).all()
+    assert one.low < each.min() < each.max() < one.high
+    assert np.isinf(each_equivalent_n(curve, targets + 9)).all()
+
+
+def test_a_prediction_interval_holds_one_more_training_in_95_of_100_studies():
+    # 400 studies of 4 trainings and a fifth one: the share has a standard deviation of 0.011.
+    generator, held = rng(22), 0
+    curve = np.log(np.arange(1, 257)) + np.zeros((30, 1))
+    for _ in range(400):
+        means = np.log(12) + 0.3 * generator.normal(size=5)
+        low, high = predicted_equivalent_n(curve, means[:4, None] + 0.05 * generator.normal(size=(4, 30)))[1:]
+        held += low <= np.exp(means[4]) <= high
+    assert 0.92 <= held / 400 <= 0.98
 
 
 def test_equivalent_n_of_few_seeds_covers_the_truth():
@@ -178,7 +236,10 @@ def test_equivalent_n_of_few_seeds_covers_the_truth():
         (lambda: seeds_equivalent_n(np.zeros((3, 2)), np.zeros((2, 4))), r"curve must be \[P, N\] and targets \[S, P\]"),
         (lambda: seeds_jackknife(np.zeros(2), np.zeros((3, 4))), r"estimates must be \[S, ...\]"),
         (lambda: seeds_overoptimisation(np.zeros((2, 3, 4)), np.zeros((2, 3, 5)), "rl"), r"kl and gain must be \[S, P, K\]"),
-        (lambda: seeds_gold_decline(np.zeros((2, 3, 4)), np.zeros((2, 3, 5))), r"proxy and gold must be \[S, P, K\]"),
+        (
+            lambda: seeds_gold_decline(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)), np.zeros((2, 3, 5))),
+            r"kl, proxy and gold must be \[S, P, K\]",
+        ),
         (
             lambda: seeds_difference_at(
                 Frontier([1.0], np.zeros((3, 1))), Frontier(np.zeros((2, 4, 1)), np.zeros((2, 4, 1))), [1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from bon.tradeoffs.overoptimisation import fit_overoptimisation, gold_decline
+from bon.tradeoffs.overoptimisation import fit_overoptimisation, gold_decline, half_way
 
 KL = np.array([0.2, 0.6, 1.2, 2.0, 3.0, 4.0, 6.0, 9.0])
 FORMS = {
@@ -74,23 +74,37 @@ def test_measured_kls_are_averaged_over_prompts_and_no_kl_adds_nothing():
 
 
 def test_a_clear_decline_is_found_with_its_size():
-    # Gold peaks at the third of five points and loses 0.6 from there; proxy rises by 1 a point.
+    # At half of the last KL gold is 0.8, and it loses 0.6 from there; proxy rises by 1 a point.
+    kl = [0.0, 1.0, 2.1, 3.0, 4.0]
     gold = np.array([0.0, 0.6, 0.8, 0.5, 0.2]) + rng(1).normal(0, 1, (100, 1)) + 0.3 * rng(2).normal(size=(100, 5))
     proxy = np.arange(5.0) + rng(3).normal(size=(100, 5))
-    result = gold_decline(proxy, gold, rng())
+    result = gold_decline(kl, proxy, gold, rng())
     assert result.declines
-    assert result.peak == 2
+    assert (result.since, result.since_kl) == (2, 2.1)
     assert result.gold.low < -0.6 < result.gold.high
     assert result.proxy.low < 2.0 < result.proxy.high
+    assert result.each_gold.tolist() == [result.gold.value]
+    # The contrast is that of a paired test, and knows nothing of where gold is greatest.
+    change = gold[:, 4] - gold[:, 2]
+    assert result.gold.value == pytest.approx(change.mean())
+    assert result.gold.high - result.gold.low == pytest.approx(2 * 1.96 * change.std(ddof=1) / 10, rel=0.1)
 
 
 def test_no_decline_while_gold_rises_or_where_proxy_falls_too():
     noise = 0.3 * rng(1).normal(size=(100, 4))
     rising, falling = np.arange(4.0) + noise, -np.arange(4.0) + noise
-    assert not gold_decline(rising, rising, rng()).declines
-    assert gold_decline(rising, rising, rng()).gold == (0.0, 0.0, 0.0)
-    assert not gold_decline(falling, falling, rng()).declines
-    assert gold_decline(rising, falling, rng()).declines
+    kl = np.arange(4.0)
+    assert not gold_decline(kl, rising, rising, rng()).declines
+    assert not gold_decline(kl, falling, falling, rng()).declines
+    assert gold_decline(kl, rising, falling, rng()).declines
+
+
+def test_half_way_is_by_kl_and_by_nothing_else():
+    assert half_way([0.0, 0.1, 5.0, 10.0]) == 2
+    assert half_way([0.0, 4.0, 6.0, 10.0]) == 1  # as near as the next: the earlier
+    assert half_way([0.0, 9.0, 2.0, 4.0]) == 2  # a path that went back
+    measured = np.array([[0.0, 1.0, 3.0], [0.0, 3.0, 5.0]])
+    assert gold_decline(measured, measured, measured, rng()).since_kl == 2.0
 
 
 def test_a_flat_gold_curve_rarely_raises_the_alarm_but_its_own_peak_would():
@@ -99,13 +113,36 @@ def test_a_flat_gold_curve_rarely_raises_the_alarm_but_its_own_peak_would():
     for _ in range(400):
         gold = generator.normal(size=(100, 8))
         proxy = np.arange(8.0) + generator.normal(size=(100, 8))
-        alarms += gold_decline(proxy, gold, generator, resamples=300).declines
+        alarms += gold_decline(np.arange(8.0), proxy, gold, generator, resamples=300).declines
         fall = gold[:, -1] - gold[:, gold.mean(0).argmax()]
         naive += fall.mean() + 1.96 * fall.std(ddof=1) / np.sqrt(100) < 0
     # About 2.5% of the time, with a standard deviation of 0.8%. An interval that forgets the choice: many times more.
     assert alarms / 400 < 0.05
     assert naive / 400 > 0.07
     assert naive > 2 * alarms
+
+
+def test_a_fall_is_found_more_often_than_by_allowing_for_every_peak():
+    # 19 points, as checkpoints are; gold falls by 0.3 over the second half. Bonferroni over 18 points misses it.
+    generator, found, bonferroni = rng(7), 0, 0
+    curve = np.concatenate([np.linspace(0, 1, 10), np.linspace(1, 0.7, 10)[1:]])
+    for _ in range(200):
+        gold = curve + generator.normal(size=(100, 19))
+        found += gold_decline(np.arange(19.0), np.arange(19.0) + gold, gold, generator, resamples=300).declines
+        fall = gold[:, -1] - gold[:, gold.mean(0).argmax()]
+        bonferroni += fall.mean() + 2.99 * fall.std(ddof=1) / np.sqrt(100) < 0
+    # Power of one test of 0.3 with a standard error of 0.141: 0.56.
+    assert found / 200 == pytest.approx(0.56, abs=0.12)
+    assert bonferroni < 0.5 * found
+
+
+def test_a_peak_beyond_the_largest_fitted_distance_is_not_measured():
+    for form, curve in FORMS.items():
+        near = fit_overoptimisation(KL, np.tile(curve(np.sqrt(KL), 1.0, 0.5 if form == "rl" else 0.3), (4, 1)), form, rng())
+        far = fit_overoptimisation(KL, np.tile(curve(np.sqrt(KL), 1.0, 0.1), (4, 1)), form, rng())
+        assert near.largest == far.largest == 3.0
+        assert near.peak_is_measured
+        assert not far.peak_is_measured
 
 
 def test_bad_arguments_are_refused():
@@ -121,8 +158,10 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="gain must hold at least 2 prompts"):
         fit_overoptimisation([1.0, 2.0], gain[:1], "rl", rng())
     with pytest.raises(ValueError, match=r"\[P, K\] alike, got shapes \(3, 2\) and \(3, 1\)"):
-        gold_decline(gain, gain[:, :1], rng())
+        gold_decline([1.0, 2.0], gain, gain[:, :1], rng())
     with pytest.raises(ValueError, match="proxy must hold at least 2 prompts"):
-        gold_decline(gain[:1], gain[:1], rng())
+        gold_decline([1.0, 2.0], gain[:1], gain[:1], rng())
     with pytest.raises(ValueError, match="gold must be finite"):
-        gold_decline(np.zeros((4, 2)), np.full((4, 2), np.nan), rng())
+        gold_decline([1.0, 2.0], np.zeros((4, 2)), np.full((4, 2), np.nan), rng())
+    with pytest.raises(ValueError, match=r"kl must be finite, and \[K\] or \[P, K\]"):
+        gold_decline([1.0], gain, gain, rng())
