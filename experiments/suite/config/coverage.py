@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class CoverageConfig:
     """Keys of `experiments/validate.py`."""
 
-    studies: int = 2000
+    studies: int = 500
     """Simulated studies of known truth."""
     num_prompts: int = 256
     """Prompts of each."""
@@ -17,9 +17,15 @@ class CoverageConfig:
     """Candidates per prompt."""
     n: int = 8
     """Best of how many."""
-    seeds: list[int] = field(default_factory=lambda: [3, 5, 20])
-    """Numbers of training seeds whose means vary by a tenth of what prompts do."""
-    resamples: int = 1000
+    seeds: list[int] = field(default_factory=lambda: [3, 5])
+    """Numbers of training seeds."""
+    seed_spreads: list[float] = field(default_factory=lambda: [0.1, 0.6, 1.3])
+    """Standard deviation between the trainings' means, in that of the prompts; 0.6 to 1.3 are those of the frontier's."""
+    seed_skewness: float = 2.0
+    """Skewness of the trainings' means: 0 is normal, 2 exponential."""
+    pool: int = 48
+    """Candidates per prompt of the pool that the optimum is estimated from."""
+    resamples: int = 400
     """Bootstrap samples behind every interval."""
     seed: int = 0
     """Of the simulation."""
