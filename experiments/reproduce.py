@@ -10,7 +10,7 @@ import sys
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.registry import register
+from suite.config.registry import register, reproduce_help
 from suite.config.studies import ReproduceConfig
 
 
@@ -40,4 +40,4 @@ if __name__ == "__main__":
     register()
     # Hydra's own command line knows key=value only.
     sys.argv = ["from_scratch=true" if argument == "--from-scratch" else argument for argument in sys.argv]
-    command(main)
+    command(main, meanings=reproduce_help)

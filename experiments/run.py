@@ -12,7 +12,7 @@ from suite.analysis.objective_words import objectives_as_json
 from suite.comparison import processes
 from suite.comparison.compare import compare
 from suite.comparison.setup import model_facts, prepare
-from suite.config.registry import checked_config, register
+from suite.config.registry import checked_config, register, run_help
 from suite.figures.run_figures import draw_run
 from suite.metrics.rows import write_rows
 from suite.metrics.samples import sample_table
@@ -69,4 +69,4 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     register()
-    command(main, several=True)
+    command(main, several=True, meanings=run_help)

@@ -37,7 +37,7 @@ class BaselineConfig:
     checkpoint_candidates: int = 2
     """Candidates drawn from every earlier checkpoint."""
     evaluate_every: int = 1
-    """Every how manieth of the checkpoints, counted back from the last, is evaluated."""
+    """Evaluate every k-th checkpoint, counting back from the last."""
 
     def rules(self) -> list[Rule]:
         """What must hold before anything is loaded."""

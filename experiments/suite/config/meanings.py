@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args, get_type_hints
 
@@ -47,6 +47,16 @@ def key_meanings(kind: type, prefix: str = "") -> dict[str, Key]:
         else:
             found[prefix + field.name] = Key(_annotation(field.type), _default(field), told.get(field.name, ""))
     return found
+
+
+def help_text(keys: Mapping[str, Key]) -> str:
+    """Return the meanings of keys for a terminal: a key per line, and its meaning wrapped beside it."""
+    width = max(map(len, keys)) + 2
+    lines = [
+        textwrap.fill(key.meaning, 127, initial_indent=f"{name:<{width}}", subsequent_indent=" " * width)
+        for name, key in keys.items()
+    ]
+    return "\n".join(lines)
 
 
 def _meanings(kind: type) -> dict[str, str]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from suite.config.baselines import BASELINES
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.coverage import CoverageConfig
+from suite.config.meanings import help_text, key_meanings
 from suite.config.models import FinetuneConfig, PretrainConfig
 from suite.config.run import RunConfig
 from suite.config.scaling import ScalingConfig
@@ -24,6 +25,19 @@ def checked_config(config: DictConfig) -> RunConfig:
     run: RunConfig = OmegaConf.to_object(config)  # type: ignore[assignment]
     run.check()
     return run
+
+
+def run_help() -> str:
+    """Return what `experiments/run.py --help` says of every key, those of each baseline included."""
+    keys = key_meanings(RunConfig)
+    for kind in BASELINES.values():
+        keys |= {name: key for name, key in key_meanings(kind, "baseline.").items() if name not in keys}
+    return help_text(keys)
+
+
+def reproduce_help() -> str:
+    """Return what `experiments/reproduce.py --help` says of every key."""
+    return help_text(key_meanings(ReproduceConfig))
 
 
 def register() -> None:

@@ -42,12 +42,13 @@ def job(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return reported
 
 
-def command(main: Callable[[], None], several: bool = False) -> None:
+def command(main: Callable[[], None], several: bool = False, meanings: Callable[[], str] | None = None) -> None:
     """Run a Hydra entry point. A configuration that Hydra refuses ends in one line on stderr and exit code 2.
 
     Args:
         main: the entry point.
         several: whether it knows what to do in several processes (`suite.runtime.distributed`).
+        meanings: what --help says of every key, below what Hydra says.
     """
     if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         fail("this command runs in one process: start it without torchrun; experiments/run.py takes several")
@@ -62,6 +63,10 @@ def command(main: Callable[[], None], several: bool = False) -> None:
         main()
     except (HydraException, OmegaConfBaseException) as error:
         fail(_readable(error))
+    except SystemExit as left:
+        if meanings and left.code == 0 and not {"--help", "-h"}.isdisjoint(sys.argv[1:]):
+            print(f"\nWhat each key means\n{meanings()}")
+        raise
     except KeyboardInterrupt as stop:
         if _rank() == 0:
             print(

@@ -207,6 +207,13 @@ def test_help_is_for_people(finished):
         "num_candidates: 64",
     ):
         assert part in out
+    told = " ".join(out.partition("What each key means")[2].split())
+    for part in (
+        "n Best of how many.",
+        "task.column The field of that file that holds the prompt.",
+        "baseline.vf_coef Weight of",
+    ):
+        assert part in told
 
 
 def test_commands_leave_nothing_behind(finished, tmp_path_factory):
