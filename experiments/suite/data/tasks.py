@@ -21,8 +21,8 @@ class Task:
     """What there is to draw prompts from.
 
     Attributes:
-        available: split -> number of prompts.
-        encoded: token ids [available][tokens] of every prompt, by split.
+        available: split -> number of prompts before they are token ids; fewer may remain in training (`apart`).
+        encoded: token ids [prompts][tokens] of every prompt, by split.
         facts: what the manifest says of the data.
     """
 
@@ -38,16 +38,27 @@ def read_task(config: RunConfig) -> Task:
         UserError: it cannot be had, or holds too few prompts.
     """
     task = _file_task(config) if config.task.prompts is not None else _review_task(config)
-    file = config.task.prompts
-    whole = f" ({sum(task.available.values())} different prompts in {file}, split in halves by their hash)" if file else ""
-    if config.num_prompts > task.available["evaluation"]:
-        raise UserError(
-            f"num_prompts={config.num_prompts}: the evaluation split has {task.available['evaluation']} prompts{whole}"
-        )
-    key, value, needed = config.baseline.prompts_needed
-    if needed > task.available["ppo"]:
-        raise UserError(f"{key}={value}: the training split has {task.available['ppo']} prompts, this takes {needed}{whole}")
+    check_enough(config, task.available)
     return task
+
+
+def check_enough(config: RunConfig, available: dict[str, int], note: str = "") -> None:
+    """Refuse a run that asks for more prompts than the splits have.
+
+    Args:
+        available: split -> number of prompts.
+        note: what the number of training prompts leaves out.
+
+    Raises:
+        UserError: names the key, and how many prompts there are.
+    """
+    file = config.task.prompts
+    whole = f" ({sum(available.values())} different prompts in {file}, split in halves by their hash)" if file else ""
+    if config.num_prompts > available["evaluation"]:
+        raise UserError(f"num_prompts={config.num_prompts}: the evaluation split has {available['evaluation']} prompts{whole}")
+    key, value, needed = config.baseline.prompts_needed
+    if needed > available["ppo"]:
+        raise UserError(f"{key}={value}: the training split has {available['ppo']} prompts{note}, this takes {needed}{whole}")
 
 
 def read_reviews(task: TaskConfig) -> tuple[list[tuple[str, int]], dict[str, Any]]:
@@ -79,7 +90,9 @@ def _review_task(config: RunConfig) -> Task:
                 f"sampling.max_new_tokens={new} with task.max_prompt_tokens={high} does not fit into the policy's context "
                 f"of {context} tokens"
             )
-        return apart({split: imdb.make_prompts(splits[split], encode, low, high) for split in imdb.PROMPT_SPLITS})
+        prompts = apart({split: imdb.make_prompts(splits[split], encode, low, high) for split in imdb.PROMPT_SPLITS})
+        check_enough(config, {split: len(rows) for split, rows in prompts.items()}, " that are no evaluation prompts too")
+        return prompts
 
     long_enough = {
         split: sum(len(review.text) > imdb.MIN_PROMPT_REVIEW_CHARS for review in splits[split]) for split in imdb.PROMPT_SPLITS

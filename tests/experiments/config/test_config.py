@@ -219,11 +219,17 @@ def test_more_than_the_data_hold(configure, fewer_reviews, no_model, fewer_split
 
 
 def test_all_prompts_of_the_split_can_be_had(configure, fewer_reviews, fewer_splits):
-    available = {name: sum(len(review.text) > 200 for review in fewer_splits[name]) for name in imdb.PROMPT_SPLITS}
-    config = configure(f"num_prompts={available['evaluation']}", f"baseline.batch_size={available['ppo']}")
-    made = prepare(config)
-    assert len(made.evaluation_prompts) == available["evaluation"]
-    assert len(made.training_prompts) == available["ppo"]
+    """Training takes what is left without the evaluation prompts, and says how much that is where it needs more."""
+    texts = {name: sum(len(review.text) > 200 for review in fewer_splits[name]) for name in imdb.PROMPT_SPLITS}
+    every = prepare(configure(f"num_prompts={texts['evaluation']}", "baseline=none"))
+    assert len(every.evaluation_prompts) == texts["evaluation"]
+    evaluated = {tuple(ids) for ids in every.evaluation_prompts}
+    with pytest.raises(UserError, match=r"^baseline\.batch_size=\d+: the training split has \d+ prompts that") as refused:
+        prepare(configure("num_prompts=4", f"baseline.batch_size={texts['ppo']}"))
+    left = int(re.search(r"has (\d+) prompts", str(refused.value))[1])
+    made = prepare(configure("num_prompts=4", f"baseline.batch_size={left}"))
+    assert len(made.training_prompts) == left < texts["ppo"]
+    assert not evaluated & {tuple(ids) for ids in made.training_prompts}
 
 
 def test_a_batch_of_no_baseline_is_not_compared(configure, fewer_reviews):
