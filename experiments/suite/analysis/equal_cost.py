@@ -53,7 +53,7 @@ def at_equal_flops(study: Study, tuned: Candidates, flops: Array, tuned_flops: A
     found = difference_at(best_of_n, Frontier(charged, rewards), study.rng(), resamples=study.resamples)
     return [
         EqualCost(int(k), _equal_n(flops, cost), float(cost), Interval(*parts))
-        for k, cost, *parts in zip(ks, costs.mean(0), *found, strict=True)
+        for k, cost, *parts in zip(ks, costs.mean(0), *found.pointwise, strict=True)
         if np.isfinite(parts[0])
     ]
 
