@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from suite.metrics.speeds import Speed
+from suite.runtime.errors import one_line
 
 
 class UnavailableError(Exception):
@@ -50,11 +51,10 @@ def in_turns(
 
 def reason(error: Exception) -> str:
     """An error as one short line; its type where the program did not foresee it."""
-    lines = str(error).strip().splitlines()
-    told = lines[0].strip() if lines else ""
-    if isinstance(error, UnavailableError):
-        return told
-    return f"{type(error).__name__}: {told}"[:160] if told else type(error).__name__
+    line = one_line(error)
+    if isinstance(error, UnavailableError) or not str(error).strip():
+        return line
+    return f"{type(error).__name__}: {line}"[:160]
 
 
 def line(

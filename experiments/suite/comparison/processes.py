@@ -13,7 +13,7 @@ import torch
 from torch import distributed as torch_distributed
 
 from suite.config.baselines import BaselineConfig, PPOConfig
-from suite.config.rules import Rule
+from suite.config.rules import Rule, refuse
 from suite.config.run import RunConfig
 from suite.runtime import distributed
 from suite.runtime.device import choose_device
@@ -62,9 +62,7 @@ def check(config: RunConfig, processes: int) -> None:
             "start fewer, or use device=cpu"
         )
     engine = (config.engine.name == "local", "engine", config.engine.name, "local (the others start processes of their own)")
-    for holds, key, value, allowed in [engine, *_baseline_rules(config.baseline, processes)]:
-        if not holds:
-            raise UserError(f"{key}={value} is not allowed with {processes} processes: must be {allowed}")
+    refuse([engine, *_baseline_rules(config.baseline, processes)], f" with {processes} processes")
 
 
 def _baseline_rules(baseline: BaselineConfig, processes: int) -> list[Rule]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from suite.config.baselines import BaselineConfig
-from suite.config.rules import check_writable
+from suite.config.rules import Rule, check_writable, refuse
 from suite.config.run import PolicyConfig, RewardConfig, RunConfig, SamplingConfig, TaskConfig, TrackingConfig
-from suite.runtime.errors import UserError
 
 PARTS = ("sampler", "ppo")
 RIVALS = ("generate", "bf16", "compiled", "continuous_batching", "trl")
@@ -49,7 +47,7 @@ class BenchmarkConfig:
         Raises:
             UserError: names the key, its value and what is allowed.
         """
-        rules: list[tuple[bool, str, Any, str]] = [
+        rules: list[Rule] = [
             (bool(self.parts) and set(self.parts) <= set(PARTS), "parts", self.parts, f"one or more of {', '.join(PARTS)}"),
             (set(self.rivals) <= set(RIVALS), "rivals", self.rivals, f"some of {', '.join(RIVALS)}"),
             (self.num_prompts >= 1, "num_prompts", self.num_prompts, "at least 1"),
@@ -59,9 +57,7 @@ class BenchmarkConfig:
             (self.updates >= 2, "updates", self.updates, "at least 2 (the first is not counted)"),
             ("ppo" not in self.parts or self.baseline.name == "ppo", "parts", self.parts, "[sampler] without baseline=ppo"),
         ]
-        for holds, key, value, allowed in rules:
-            if not holds:
-                raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        refuse(rules)
         check_writable("output", self.output)
         # What both commands have in common has one set of rules.
         RunConfig(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 
-from suite.config.rules import Rule, check_writable
+from suite.config.rules import Rule, check_writable, refuse
 from suite.config.run import PolicyConfig, TaskConfig
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
@@ -69,9 +69,7 @@ class FinetuneConfig:
             (self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "greater than 0"),
             (self.lora_rank >= 0, "lora_rank", self.lora_rank, "at least 0 (0: all weights)"),
         ]
-        for holds, key, value, allowed in rules:
-            if not holds:
-                raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        refuse(rules)
         if self.lora_rank and importlib.util.find_spec("peft") is None:
             raise UserError(f'lora_rank={self.lora_rank}: peft is not installed; pip install -e ".[smollm2]", or lora_rank=0')
         check_writable("output", self.output)

@@ -1,9 +1,10 @@
-"""What must hold of a configuration, and how a broken rule is told."""
+"""Rules that a configuration must keep, and the message of the first that it breaks."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
 from suite.runtime.errors import UserError
@@ -11,6 +12,20 @@ from suite.runtime.paths import located
 
 #: What must hold, the key, its value, and what is allowed.
 Rule = tuple[bool, str, Any, str]
+
+
+def refuse(rules: Iterable[Rule], where: str = "") -> None:
+    """Refuse the first broken rule.
+
+    Args:
+        where: what the rules hold for, if not always; follows "is not allowed".
+
+    Raises:
+        UserError: names the key, its value and what is allowed.
+    """
+    for holds, key, value, allowed in rules:
+        if not holds:
+            raise UserError(f"{key}={value} is not allowed{where}: must be {allowed}")
 
 
 def check_writable(key: str, value: str) -> None:

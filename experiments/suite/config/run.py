@@ -9,8 +9,7 @@ from omegaconf import MISSING
 
 from suite.config.baselines import BaselineConfig
 from suite.config.engine import EngineConfig
-from suite.config.rules import Rule, check_writable
-from suite.runtime.errors import UserError
+from suite.config.rules import Rule, check_writable, refuse
 
 
 @dataclass
@@ -252,8 +251,6 @@ class RunConfig:
                 "0 and 1.0 with a trained baseline (TRL's roll-outs have no other), or baseline=none",
             ),
         ]
-        for holds, key, value, allowed in rules:
-            if not holds:
-                raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        refuse(rules)
         for key in ("results", "cache"):
             check_writable(key, getattr(self, key))

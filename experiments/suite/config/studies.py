@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suite.config.planned import PlannedTraining, plan_rules
-from suite.config.rules import Rule, check_writable
+from suite.config.rules import Rule, check_writable, refuse
 from suite.runtime.errors import UserError
 
 #: The modules of `suite.studies` that are studies, in the order in which they run; those of the embedded models, and all.
@@ -202,9 +202,7 @@ class ReproduceConfig:
         rules.append((self.from_scratch or not partly, "from_scratch", self.from_scratch, "true with trainings or at_most"))
         for section in (self.frontier, self.weak_proxy, self.notebook, self.smollm2):
             rules += section.rules()
-        for holds, key, value, allowed in rules:
-            if not holds:
-                raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        refuse(rules)
         for key in ("results", "output", "cache"):
             check_writable(key, getattr(self, key))
 

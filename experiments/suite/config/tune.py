@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from suite.config.rules import Rule, refuse
 from suite.config.run import RunConfig
 from suite.runtime.errors import UserError
 
@@ -45,9 +46,7 @@ class TuneConfig(RunConfig):
             UserError: names the key, its value and what is allowed.
         """
         super().check()
-        for holds, key, value, allowed in self._rules():
-            if not holds:
-                raise UserError(f"{key}={value} is not allowed: must be {allowed}")
+        refuse(self._rules())
         for trial in self.trials:
             try:
                 for updates in {self.short_updates or self.baseline.updates, self.baseline.updates}:
@@ -56,7 +55,7 @@ class TuneConfig(RunConfig):
                 reason = " ".join(str(error).split())
                 raise UserError(f"trials: {trial} is not allowed: {reason}") from None
 
-    def _rules(self) -> list[tuple[bool, str, Any, str]]:
+    def _rules(self) -> list[Rule]:
         apart = {tuple(sorted(trial)) for trial in self.trials}
         return [
             (

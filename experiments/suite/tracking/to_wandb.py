@@ -15,6 +15,7 @@ import wandb
 
 from suite.config.baselines import TRAINERS
 from suite.config.run import TrackingConfig
+from suite.runtime.errors import one_line
 from suite.tracking.keys import COSTS
 from suite.tracking.protocol import Entry, Files, Histogram, Job, Picture, Table, Value
 
@@ -43,7 +44,7 @@ class WandbBackend:
             except wandb.errors.AuthenticationError:
                 raise
             except wandb.errors.Error as error:
-                _log.warning("W&B does not take the run (%s); going on offline: %s", _line(error), self.told_offline())
+                _log.warning("W&B does not take the run (%s); going on offline: %s", one_line(error), self.told_offline())
                 self.mode = "offline"
                 self.reset()  # its process still waits for the server, and holds the run's id
         return self._opened(job)
@@ -158,7 +159,3 @@ def _artifact(files: Files, metadata: Mapping[str, Any]) -> Any:
         # Immutable: W&B reads the file where it is, and keeps no copy of it.
         artifact.add_file(str(path.resolve()), name=name, policy="immutable", skip_cache=True)
     return artifact
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

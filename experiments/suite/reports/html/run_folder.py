@@ -13,7 +13,7 @@ import yaml
 from bon import Candidates
 from suite.metrics.rows import Row, read_rows
 from suite.metrics.series import tuned_methods
-from suite.runtime.errors import UserError
+from suite.runtime.errors import UserError, one_line
 
 _REMEDY = "make the run again with python experiments/run.py"
 #: Figures in the order of the report; others follow by name.
@@ -82,8 +82,7 @@ def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {_REMEDY}") from None
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UserError(f"{path} is damaged ({reason[0].removeprefix(str(path)).strip()}); {_REMEDY}") from None
+        raise UserError(f"{path} is damaged ({one_line(error).removeprefix(str(path)).strip()}); {_REMEDY}") from None
 
 
 def _with_text(path: Path, parse: Callable[[str], Any]) -> tuple[str, dict[str, Any]]:
