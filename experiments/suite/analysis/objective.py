@@ -29,13 +29,12 @@ from bon.tradeoffs import (
     optimum_at,
     share_of_optimum,
 )
+from suite.config.baselines import PRICED
 from suite.metrics.evaluation import Study
 from suite.metrics.naming import BOUNDED_SHARE
 from suite.metrics.rows import Row
 
 Array = NDArray[np.float64]
-#: Baselines whose kl_coef is a price in units of the proxy reward.
-PRICED = ("ppo", "rloo")
 #: KLs in nats through which the curve of the optimum is drawn, as far as the pool knows it.
 KLS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 10.0)
 #: KLs in nats at which best-of-n is compared with the optimum.

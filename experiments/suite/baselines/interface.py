@@ -73,4 +73,4 @@ def train(task: TrainingTask) -> Training:
     """
     if task.config.name not in TRAINERS:
         raise KeyError(task.config.name)
-    return importlib.import_module(f"suite.baselines.{task.config.name}").train(task)
+    return importlib.import_module(TRAINERS[task.config.name]).train(task)

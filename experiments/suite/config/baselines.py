@@ -9,9 +9,8 @@ from omegaconf import MISSING
 
 from suite.config.rules import Rule
 
-#: The modules of `suite.baselines` that train; each is imported when it is asked for.
-TRAINERS = ("ppo", "rloo", "grpo", "bon_sft", "published")
-
+#: Trainers whose `kl_coef` is the price of a nat in reward; GRPO's is on a scale of its own.
+PRICED = ("ppo", "rloo")
 #: Keys that say how a policy is evaluated and kept, not how it is trained.
 EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
 #: Where PPO's critic may start.
@@ -333,3 +332,10 @@ BASELINES: dict[str, type[BaselineConfig]] = {
     "bon_sft": BonSFTConfig,
     "published": PublishedConfig,
 }
+#: Baselines that train, and the module that does; it is imported when it is asked for.
+TRAINERS = {name: f"suite.baselines.{name}" for name in BASELINES if name != "none"}
+
+
+def trained_baselines() -> list[str]:
+    """Return the baselines whose policies are trained here."""
+    return [name for name in TRAINERS if name != "published"]

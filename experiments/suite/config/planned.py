@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from suite.config.baselines import BASELINES
+from suite.config.baselines import BASELINES, trained_baselines
 from suite.config.rules import Rule
-
-#: Baselines that are trained.
-TRAINED = tuple(name for name in BASELINES if name not in ("none", "published"))
 
 
 @dataclass
@@ -49,7 +46,8 @@ class PlannedTraining:
 
     def rules(self, key: str) -> list[Rule]:
         """What must hold of this entry, whose place in the configuration is `key`."""
-        known = self.baseline in TRAINED
+        trained = trained_baselines()
+        known = self.baseline in trained
         keys = [each.name for each in fields(BASELINES[self.baseline])] if known else []
         others = [name for name in keys if name not in ("name", "kl_coef")]
         strange = [name for name in self.overrides if name not in others]
@@ -58,7 +56,7 @@ class PlannedTraining:
         whole = counted or (listed and all(type(seed) is int and seed >= 0 for seed in self.seeds))
         seeds = self.seed_list if whole else []
         return [
-            (known, f"{key}.baseline", self.baseline, f"one of {', '.join(TRAINED)}"),
+            (known, f"{key}.baseline", self.baseline, f"one of {', '.join(trained)}"),
             (
                 self.kl_coef is None or (known and "kl_coef" in keys and self.kl_coef >= 0),
                 f"{key}.kl_coef",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from suite.config.baselines import BASELINES
+from suite.config.baselines import BASELINES, TRAINERS, BaselineConfig
 from suite.config.benchmark import BenchmarkConfig
 from suite.config.coverage import CoverageConfig
 from suite.config.meanings import help_text, key_meanings
@@ -14,6 +14,24 @@ from suite.config.run import RunConfig
 from suite.config.scaling import ScalingConfig
 from suite.config.studies import ReproduceConfig
 from suite.config.tune import TuneConfig
+
+
+def add_baseline(name: str, kind: type[BaselineConfig], trainer: str) -> None:
+    """Let `baseline=NAME` train by other code than the suite's, in this process.
+
+    Args:
+        name: of the baseline; the default of `kind.name`.
+        kind: its keys, with their defaults: a dataclass derived from `BaselineConfig` or `TrainedConfig`.
+        trainer: the module whose `train` takes a `TrainingTask` and returns a `Training`.
+
+    Raises:
+        ValueError: there is a baseline of that name, or `kind` has another.
+    """
+    if name in BASELINES or kind().name != name:
+        raise ValueError(f"name={name!r}: there is such a baseline, or {kind.__name__}.name differs")
+    BASELINES[name] = kind
+    TRAINERS[name] = trainer
+    ConfigStore.instance().store(group="baseline", name=name, node=kind)
 
 
 def checked_config(config: DictConfig) -> RunConfig:

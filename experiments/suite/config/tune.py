@@ -8,14 +8,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from suite.config.baselines import PRICED
 from suite.config.rules import Rule, refuse
 from suite.config.run import RunConfig
 from suite.runtime.errors import UserError
 
 #: Trainers whose log holds a KL, which the search needs.
 SEARCHABLE = ("ppo", "rloo", "grpo")
-#: Trainers whose `kl_coef` is the price of a nat in reward; GRPO's is on a scale of its own, so trials set it.
-_PRICED = ("ppo", "rloo")
 
 
 @dataclass
@@ -80,7 +79,7 @@ class TuneConfig(RunConfig):
 
     def changed(self, trial: Sequence[str], price: float, updates: int, seed: int) -> TuneConfig:
         """Return this configuration with a trial's settings of the baseline, which win over the price and the updates."""
-        priced = [f"kl_coef={price}"] if self.baseline.name in _PRICED else []
+        priced = [f"kl_coef={price}"] if self.baseline.name in PRICED else []
         changes = OmegaConf.from_dotlist([*priced, f"updates={updates}", *trial])
         baseline: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(self.baseline), changes))
         return replace(self, baseline=baseline, seed=seed)

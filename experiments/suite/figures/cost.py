@@ -15,7 +15,7 @@ from suite.figures.page import Panel, StudyFigure, page
 from suite.figures.reward_vs_kl import error_bars
 from suite.figures.style import ON_TOP, colour, line_style, marker
 from suite.metrics.cost import Costs, break_even
-from suite.metrics.naming import LABELS, called, title
+from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results, interval
 from suite.metrics.rows import Row, select
 from suite.metrics.series import curve, last_step, level, middle, over_n, settings, tuned_methods
@@ -45,7 +45,7 @@ def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("FLOPs per request (n grows to the right)")
-    axes.set_ylabel(LABELS[metric])
+    axes.set_ylabel(axis_title(metric))
 
 
 def cost_of(rows: Sequence[Row], method: str, setting: str = "") -> list[float]:
@@ -138,4 +138,4 @@ def caption(results: Results) -> str:
     ).replace("  ", " ")
 
 
-COST = StudyFigure(figure, caption)
+COST = StudyFigure(figure, caption, ("frontier", "smollm2"), place=4, needs="trained")

@@ -77,4 +77,4 @@ def caption(results: Results) -> str:
     )
 
 
-EQUAL_KL = StudyFigure(figure, caption)
+EQUAL_KL = StudyFigure(figure, caption, ("frontier", "smollm2"), place=3, needs="trained")

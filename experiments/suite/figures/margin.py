@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 Array = NDArray[np.float64]
 SIZE = 6.5  # points
@@ -42,10 +43,4 @@ def apart(wanted: Array, gap: float) -> Array:
     Isotonic regression of the heights less k * gap: neighbours that are too close share the mean of their place.
     """
     steps = gap * np.arange(len(wanted))
-    blocks: list[list[float]] = []
-    for value in np.asarray(wanted, dtype=float) - steps:
-        blocks.append([value])
-        while len(blocks) > 1 and np.mean(blocks[-2]) >= np.mean(blocks[-1]):
-            last = blocks.pop()
-            blocks[-1] += last
-    return np.concatenate([np.full(len(block), np.mean(block)) for block in blocks]) + steps
+    return isotonic_regression(np.asarray(wanted, dtype=float) - steps).x + steps

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import colour, line_style, marker
-from suite.metrics.naming import LABELS, called, title
+from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
 from suite.metrics.series import curve
@@ -80,7 +80,7 @@ def gold_by_label(axes: Axes, results: Results) -> None:
     axes.set_xticks(range(len(names)), names, fontsize=6)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel(LABELS["gold"])
+    axes.set_ylabel(axis_title("gold"))
 
 
 def figure(results: Results) -> Figure:
@@ -108,4 +108,4 @@ def caption(results: Results) -> str:
     )
 
 
-NOTEBOOK = StudyFigure(figure, caption)
+NOTEBOOK = StudyFigure(figure, caption, ("notebook",))

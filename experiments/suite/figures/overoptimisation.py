@@ -113,4 +113,4 @@ def _contrast(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
-OVEROPTIMISATION = StudyFigure(figure, caption)
+OVEROPTIMISATION = StudyFigure(figure, caption, ("weak_proxy",))

@@ -21,10 +21,21 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 class StudyFigure(NamedTuple):
-    """A figure of a study and its caption, each from the study's results."""
+    """A figure of studies and its caption, each from a study's results.
+
+    Attributes:
+        figure: results -> the figure.
+        caption: results -> what it shows, with numbers.
+        studies: the studies that have it.
+        place: its place among the figures of a study; lower first, then by name.
+        needs: what it is left out without: "trained" policies, "shares" of the optimum, or "logs" of trainings with shares.
+    """
 
     figure: Callable[[Any], Figure]
     caption: Callable[[Any], str]
+    studies: Sequence[str] = ()
+    place: int = 0
+    needs: str = ""
 
 
 def page(panels: Sequence[Panel], columns: int | None = None, width: float = DOUBLE_COLUMN, height: float = 2.8) -> Figure:

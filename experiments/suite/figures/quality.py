@@ -13,7 +13,7 @@ from suite.figures.page import StudyFigure, page
 from suite.figures.reward_vs_kl import error_bars, kl_axis
 from suite.figures.reward_vs_n import n_axis
 from suite.figures.style import ON_TOP, colour, line_style
-from suite.metrics.naming import LABELS, called, title
+from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
 from suite.metrics.series import curve, level, middle, over_n, over_settings, settings, tuned_methods
@@ -33,7 +33,7 @@ def quality_vs_n(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         axes.plot(more.at, more.value, color=colour(method), linestyle=ON_TOP, label=title(top))
         axes.fill_between(more.at, more.low, more.high, color=colour(method), alpha=0.15, linewidth=0)
     n_axis(axes, best.at)
-    axes.set_ylabel(LABELS[metric])
+    axes.set_ylabel(axis_title(metric))
 
 
 def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
@@ -53,7 +53,7 @@ def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
                 axes.plot([0, its_kl.value[0]], [start.value[0], value.value[0]], ":", color=colour(method), linewidth=0.6)
             error_bars(axes, its_kl, value, method, title(method), line_style(method) if swept else "none")
     kl_axis(axes)
-    axes.set_ylabel(LABELS[metric])
+    axes.set_ylabel(axis_title(metric))
     if metric == "perplexity":  # runs over decades
         axes.set_yscale("log")
 
@@ -85,4 +85,4 @@ def caption(results: Results) -> str:
     )
 
 
-QUALITY = StudyFigure(figure, caption)
+QUALITY = StudyFigure(figure, caption, ("frontier", "smollm2"), place=7)

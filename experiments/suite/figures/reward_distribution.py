@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bon.estimators import subset_weights
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import colour, line_style
-from suite.metrics.naming import LABELS, called, title
+from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results, Scored, command
 from suite.metrics.series import middle, settings, tuned_methods
 from suite.runtime.errors import UserError
@@ -49,7 +49,7 @@ def reward_distribution(axes: Axes, pools: Mapping[str, Scored], ns: int | Seque
         height, _ = np.histogram(values, edges, weights=np.broadcast_to(weights, values.shape), density=True)
         axes.stairs(height, edges, color=colour(method), linestyle=dashes, linewidth=1.2, label=label)
         axes.stairs(height, edges, color=colour(method), alpha=0.1, fill=True)
-    axes.set_xlabel(LABELS[metric])
+    axes.set_xlabel(axis_title(metric))
     axes.set_ylabel("density")
 
 
@@ -110,4 +110,4 @@ def _share(values: NDArray[np.float64], weights: NDArray[np.float64]) -> str:
     return f"{((values > 0) @ weights).mean():.0%}"
 
 
-REWARD_DISTRIBUTION = StudyFigure(figure, caption)
+REWARD_DISTRIBUTION = StudyFigure(figure, caption, ("frontier", "smollm2"), place=8)

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import KL_LABEL, ON_TOP, colour, line_style, marker
-from suite.metrics.naming import LABELS, called, setting_title, title
+from suite.metrics.naming import axis_title, called, setting_title, title
 from suite.metrics.optimum_series import optimum_curve
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
@@ -45,7 +45,7 @@ def reward_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     for method in tuned_methods(rows):
         _tuned(axes, rows, method, metric)
     kl_axis(axes)
-    axes.set_ylabel(LABELS[metric])
+    axes.set_ylabel(axis_title(metric))
 
 
 def departing(rows: Sequence[Row]) -> list[str]:
@@ -149,4 +149,4 @@ def _at(rows: Sequence[Row], n: int, metric: str, kl_kind: str | None = None) ->
     return next(r for r in rows if (r.method, r.n, r.metric, r.kl_kind) == ("best_of_n", n, metric, kl_kind))
 
 
-REWARD_VS_KL = StudyFigure(figure, caption)
+REWARD_VS_KL = StudyFigure(figure, caption, ("frontier", "smollm2"), place=2, needs="trained")

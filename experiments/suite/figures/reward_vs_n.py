@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from suite.figures.margin import Note, write_notes
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import N_LABEL, ON_TOP, colour, line_style
-from suite.metrics.naming import LABELS, called, setting_title, title
+from suite.metrics.naming import axis_title, called, setting_title, title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
 from suite.metrics.series import Curve, level, middle, over_n, settings, spread, tuned_methods
@@ -43,7 +43,7 @@ def reward_vs_n(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         if len(more.at) > 1:
             _band(axes, more, method, title(f"{method}+best_of_n"), 0.1, ON_TOP)
     n_axis(axes, best.at)
-    axes.set_ylabel(LABELS[metric])
+    axes.set_ylabel(axis_title(metric))
     write_notes(axes, notes)
 
 
@@ -87,4 +87,4 @@ def _band(axes: Axes, shown: Curve, method: str, label: str, alpha: float, style
     axes.fill_between(shown.at, shown.low, shown.high, color=colour(method), alpha=alpha, linewidth=0)
 
 
-REWARD_VS_N = StudyFigure(figure, caption)
+REWARD_VS_N = StudyFigure(figure, caption, ("frontier", "smollm2"), place=1)

@@ -105,4 +105,4 @@ def _percent(point: SharePoint) -> str:
     return {None: "", "upper": "at most ", "lower": "at least "}[point.bound] + f"{row.value:.0%}{ends}"
 
 
-SHARE = StudyFigure(figure, caption)
+SHARE = StudyFigure(figure, caption, ("frontier", "smollm2"), place=5, needs="shares")

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import COLOURS
+from suite.figures.style import colour
 from suite.metrics.speeds import Speed
 from suite.metrics.statements import measured, pairs, times
 
 #: Fill and hatch of bars in the order of contenders: told apart in grey too.
 BARS = (
-    (COLOURS["best_of_n"], ""),
+    (colour("best_of_n"), ""),
     ("#BBBBBB", ""),
     ("white", "////"),
     ("#777777", ""),
@@ -67,4 +67,4 @@ def caption(speeds: Sequence[Speed]) -> str:
     return f"Speed side by side, the median of rounds in turns (whiskers: slowest and fastest): {'; '.join(told)}."
 
 
-SPEED = StudyFigure(figure, caption)
+SPEED = StudyFigure(figure, caption, ("benchmark",))

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.figures.cost import COST
-from suite.figures.equal_kl import EQUAL_KL
-from suite.figures.notebook import NOTEBOOK
-from suite.figures.overoptimisation import OVEROPTIMISATION
 from suite.figures.page import StudyFigure, save
-from suite.figures.quality import QUALITY
-from suite.figures.reward_distribution import REWARD_DISTRIBUTION
-from suite.figures.reward_vs_kl import REWARD_VS_KL
-from suite.figures.reward_vs_n import REWARD_VS_N
-from suite.figures.share import SHARE
-from suite.figures.speed import SPEED
 from suite.figures.style import styled
-from suite.figures.training import TRAINING
 from suite.metrics.naming import BOUNDED_SHARE
 from suite.metrics.results import Results, command
 from suite.metrics.series import tuned_methods
@@ -26,27 +17,36 @@ from suite.metrics.speeds import read_csv
 from suite.metrics.training_budget import FEWEST, training_budget
 from suite.runtime.errors import UserError
 
-_AGAINST_TRAINED: dict[str, StudyFigure] = {
-    "reward_vs_n": REWARD_VS_N,
-    "reward_vs_kl": REWARD_VS_KL,
-    "equal_kl": EQUAL_KL,
-    "cost": COST,
-    "share": SHARE,
-    "training": TRAINING,
-    "quality": QUALITY,
-    "reward_distribution": REWARD_DISTRIBUTION,
-}
-FIGURES: dict[str, dict[str, StudyFigure]] = {
-    "frontier": _AGAINST_TRAINED,
-    "weak_proxy": {"overoptimisation": OVEROPTIMISATION},
-    "notebook": {"notebook": NOTEBOOK},
-    "benchmark": {"speed": SPEED},
-    "smollm2": _AGAINST_TRAINED,
-}
+#: The studies that have figures, in the order of the pages.
+STUDIES = ("frontier", "weak_proxy", "notebook", "benchmark", "smollm2")
 
 
-#: Nothing is left of these where there is no trained policy.
-_OF_TRAINED = ("reward_vs_kl", "equal_kl", "cost", "share", "training")
+def _own() -> Iterator[tuple[str, StudyFigure]]:
+    """Yield name and figure of every module beside this one that holds a `StudyFigure`; the module's name is the figure's."""
+    for found in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if f"suite.figures.{found.name}" != __name__:
+            module = importlib.import_module(f"suite.figures.{found.name}")
+            yield from ((found.name, value) for value in vars(module).values() if isinstance(value, StudyFigure))
+
+
+#: Study -> figures by name, in the order of the pages.
+FIGURES: dict[str, dict[str, StudyFigure]] = {study: {} for study in STUDIES}
+
+
+def add_figure(name: str, figure: StudyFigure) -> None:
+    """Let the studies that `figure` names have it, in this process.
+
+    Raises:
+        ValueError: one of them is no study with figures, or has a figure of that name.
+    """
+    for study in figure.studies:
+        if study not in FIGURES or name in FIGURES[study]:
+            raise ValueError(f"name={name!r}: {study} is no study with figures ({', '.join(FIGURES)}), or has such a figure")
+        FIGURES[study][name] = figure
+
+
+for _name, _figure in sorted(_own(), key=lambda each: (each[1].place, each[0])):
+    add_figure(_name, _figure)
 
 
 def figures_of(study: str, results: Any) -> dict[str, StudyFigure]:
@@ -57,12 +57,11 @@ def figures_of(study: str, results: Any) -> dict[str, StudyFigure]:
     known = FIGURES[study]
     if not isinstance(results, Results):
         return known
-    left_out = set() if tuned_methods(results.rows) else set(_OF_TRAINED)
-    if not any(row.metric in BOUNDED_SHARE.values() for row in results.rows):
-        left_out |= {"share", "training"}
-    elif not results.training_curves():
-        left_out.add("training")
-    return {name: figure for name, figure in known.items() if name not in left_out}
+    trained = bool(tuned_methods(results.rows))
+    shares = any(row.metric in BOUNDED_SHARE.values() for row in results.rows)
+    there = {"": True, "trained": trained, "shares": trained and shares, "logs": trained and shares}
+    there["logs"] = there["logs"] and bool(results.training_curves())
+    return {name: figure for name, figure in known.items() if there[figure.needs]}
 
 
 def loaded(study: str, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The one style: how every method is called and drawn, widths of a conference page, fonts that matplotlib ships."""
+"""The one style: widths of a conference page, fonts that matplotlib ships, and methods as `metrics.methods` has them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,10 @@ from typing import Any
 
 import matplotlib as mpl
 
+from suite.metrics.methods import style_of
+
 #: Inches: a column and the text width of a two-column conference page.
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.25, 6.75
-#: Okabe and Ito's colours, told apart by readers with any colour vision; lines and markers tell them apart in grey.
-COLOURS = {
-    "base": "#555555",
-    "best_of_n": "#0072B2",
-    "ppo": "#D55E00",
-    "rloo": "#CC79A7",
-    "grpo": "#009E73",
-    "bon_sft": "#E69F00",
-    "optimum": "#000000",
-}
-OTHER = "#56B4E9"
-MARKERS = {"base": "X", "best_of_n": "v", "ppo": "o", "rloo": "s", "grpo": "^", "bon_sft": "D", "optimum": "*"}
-#: Dashes of lines, told apart without colour.
-LINES: dict[str, Any] = {
-    "base": (0, (1, 1)),
-    "best_of_n": "-",
-    "ppo": "--",
-    "rloo": "-.",
-    "grpo": (0, (3, 1, 1, 1, 1, 1)),
-    "bon_sft": (0, (5, 1)),
-}
 #: Best-of-n on top of a tuned policy.
 ON_TOP = ":"
 N_LABEL = "n (candidates a prompt)"
@@ -72,14 +53,14 @@ def styled() -> Iterator[None]:
 
 def colour(method: str) -> str:
     """The colour of a method; best-of-n on top of a tuned policy has the tuned policy's."""
-    return COLOURS.get(method.split("+")[0], OTHER)
+    return style_of(method).color
 
 
 def marker(method: str) -> str:
     """The marker of a method's points."""
-    return MARKERS.get(method.split("+")[0], "P")
+    return style_of(method).marker
 
 
 def line_style(method: str) -> Any:
     """The dashes of a method's lines; dots where best-of-n is on top of a tuned policy."""
-    return ON_TOP if "+" in method else LINES.get(method, (0, (4, 2, 1, 2)))
+    return ON_TOP if "+" in method else style_of(method).dashes

@@ -140,4 +140,4 @@ def caption(results: Results) -> str:
     )
 
 
-TRAINING = StudyFigure(figure, caption)
+TRAINING = StudyFigure(figure, caption, ("frontier", "smollm2"), place=6, needs="logs")

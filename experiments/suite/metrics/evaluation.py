@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,32 @@ from bon.intervals import Interval, bootstrap_mean, jackknife
 from bon.kl import best_of_n_kl_beirami, best_of_n_kl_bound, best_of_n_kl_levels
 from suite.metrics.cost import request_reward_tokens, seconds_per_candidate
 from suite.metrics.naming import named
+from suite.metrics.registry import COSTS, MEASURES, OBJECTIVES, OPTIMUM, Metric
 from suite.metrics.rows import Row
 from suite.metrics.vocabulary import BASE_LOGPROB, MONTE_CARLO, RAO_BLACKWELL
 
 Array = NDArray[np.float64]
 #: (metric, kind of KL) -> [P, K] a number for each prompt, and each n from 1 to K.
 Columns = dict[tuple[str, str | None], Array]
+#: Measures of others (`add_metric`): name -> its [P, N] from a pool.
+_ADDED: dict[str, Callable[[Candidates], Array]] = {}
+
+
+def add_metric(name: str, metric: Metric, compute: Callable[[Candidates], Array]) -> None:
+    """Measure something else of best-of-n, too, in every comparison of this process.
+
+    Args:
+        name: what rows and tracking call it.
+        metric: its row in the registry.
+        compute: pool -> [P, N] for n from 1 to N; of the selected response, that is `best_of_n_mean(proxy, values)`.
+
+    Raises:
+        ValueError: there is a metric of that name.
+    """
+    if name in {**MEASURES, **COSTS, **OBJECTIVES, **OPTIMUM, **_ADDED}:
+        raise ValueError(f"name={name!r}: there is such a metric")
+    MEASURES[name] = metric
+    _ADDED[name] = compute
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,7 @@ def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -
         ("tokens_per_request", None): np.asarray(ns) * pool.lengths.mean(1, keepdims=True),
         **({("reward_tokens_per_request", None): read} if read is not None else {}),
         ("flops_per_request", None): flops,
+        **{(name, None): compute(pool) for name, compute in _ADDED.items()},
     }
     similar = self_similarity(pool.token_ids, pool.lengths, proxy)[:, : pool.num_candidates // 2]
     return {**columns, ("self_similarity", None): similar} if similar.size else columns

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from suite.metrics.methods import style_of
 from suite.metrics.registry import MEASURES
 
-TITLES = {
-    "base": "base policy",
-    "ppo": "PPO",
-    "rloo": "RLOO",
-    "grpo": "GRPO",
-    "bon_sft": "best-of-n SFT",
-    "published": "published policy",
-    "optimum": "optimum",
-}
 #: What rows call a share of the optimum: known, at most, or (of a method that loses) at least.
 BOUNDED_SHARE = {None: "share_of_optimum", "upper": "share_of_optimum_at_most", "lower": "share_of_optimum_at_least"}
-#: What an axis of a metric is called.
-LABELS = {name: metric.title for name, metric in MEASURES.items() if metric.title}
+
+
+def axis_title(metric: str) -> str:
+    """Return what an axis of a metric is called."""
+    return MEASURES[metric].title or metric
 
 
 def named(method: str, n: int) -> str:
@@ -31,8 +26,7 @@ def title(method: str, n: int | None = None) -> str:
     best = "best-of-n" if n is None else f"best-of-{n}"
     if method == "best_of_n":
         return best
-    first = method.split("+")[0]
-    tuned = TITLES.get(first, first.upper())
+    tuned = style_of(method).title
     return f"{tuned} + {best}" if method.endswith("best_of_n") else tuned
 
 

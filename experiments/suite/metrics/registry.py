@@ -73,3 +73,9 @@ COSTS = {
     "equal_flops_difference": Metric("gold reward of best-of-n minus the tuned policy at equal FLOPs a request", "logit"),
     "break_even_requests": Metric("requests after which training has paid for itself; absent if never", "requests"),
 }
+
+
+def digits_of(metric: str) -> int:
+    """Return the decimal places of a metric in text and tables; 2 for one that is not here."""
+    known = MEASURES.get(metric) or COSTS.get(metric)
+    return known.digits if known else 2

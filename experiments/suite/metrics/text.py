@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 
 from suite.metrics.naming import title
-from suite.metrics.registry import COSTS, MEASURES
+from suite.metrics.registry import digits_of
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
-
-#: Decimal places of a metric.
-DIGITS = {name: metric.digits for name, metric in {**MEASURES, **COSTS}.items()}
 
 
 def number(row: Row, digits: int | None = None, interval: bool = True) -> str:
     """A value with its interval: 0.74 [0.68, 0.81]; without one where there is none, or where it has no width."""
-    digits = DIGITS.get(row.metric, 2) if digits is None else digits
+    digits = digits_of(row.metric) if digits is None else digits
     value = fixed(row.value, digits)
     ends = ends_of(row, digits)
     return f"{value} {ends}" if interval and ends else value
@@ -28,7 +25,7 @@ def ends_of(row: Row, digits: int | None = None) -> str:
     """The interval alone: [0.68, 0.81]; empty where there is none, or where it has no width."""
     if row.ci_low is None or row.ci_high is None or np.isclose(row.ci_low, row.ci_high, rtol=1e-6, atol=1e-12):
         return ""
-    digits = DIGITS.get(row.metric, 2) if digits is None else digits
+    digits = digits_of(row.metric) if digits is None else digits
     return f"[{fixed(row.ci_low, digits)}, {fixed(row.ci_high, digits)}]"
 
 

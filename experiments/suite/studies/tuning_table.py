@@ -11,7 +11,6 @@ from typing import Any, get_type_hints
 import numpy as np
 from tabulate import tabulate
 
-from suite.config.baselines import BASELINES
 from suite.runtime.errors import UserError
 from suite.studies.tuning import Trial
 
@@ -55,7 +54,7 @@ def table(trials: Sequence[Trial], style: str = "github") -> str:
         bound = " (at most: the pool cannot say what the optimum gains)" if own[0].share_is_bound else ""
         parts.append(f"{trainer}, {price:g} a nat{bound}:\n\n{_one_search(own, style)}")
     searched = {trial.trainer for trial in trials}
-    others = [name for name in BASELINES if name not in searched and name not in ("none", "published")]
+    others = [name for name in trained_baselines() if name not in searched]
     told = f"Searched: {', '.join(sorted(searched)) or 'none'}. "
     told += f"Not searched, trained as configured: {', '.join(others) or 'none'}."
     ranked = "Ranked by share of the optimum's objective on training prompts and proxy; ± is the standard error over seeds."

@@ -9,14 +9,13 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from suite.config.baselines import TRAINERS
+from suite.config.baselines import trained_baselines
 from suite.tracking.to_wandb import LINES
 
 #: The workspace and the report are known by this name: saving again updates them.
 NAME = "Best-of-n or PPO?"
+_TRAINED = trained_baselines()
 #: Trainers whose log has a KL per update.
-#: A published policy is not trained here.
-_TRAINED = [method for method in TRAINERS if method != "published"]
 _WITH_KL = [method for method in _TRAINED if method != "bon_sft"]
 _PPO_HEALTH = {
     "Approximate KL of an update": ["policy/approxkl_avg"],
