@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from tabulate import tabulate
 
+from suite.config.baselines import trained_baselines
 from suite.runtime.errors import UserError
 from suite.studies.tuning import Trial
 
