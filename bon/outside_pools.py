@@ -134,9 +134,9 @@ def text_columns(
         wrong = next((item for item in rows[-1] if not isinstance(item, str)), None)
         if wrong is not None:
             raise ValueError(f"responses[{index}] must hold texts, got {type(wrong).__name__}")
-    wrong = next((index for index, prompt in enumerate(prompts) if not isinstance(prompt, str)), None)
-    if wrong is not None:
-        raise ValueError(f"prompts[{wrong}] must be a text, got {type(prompts[wrong]).__name__}")
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompts[{index}] must be a text, got {type(prompt).__name__}")
     if len(rows) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but {len(rows)} rows of responses")
     if not rows or not rows[0]:

@@ -50,7 +50,9 @@ def owned_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a field is not of its kind, two disagree about P, N or T, or a length lies outside 1..T.
     """
-    own = {name: None if fields[name] is None else owned(name, fields[name], kind) for name, kind in ARRAYS.items()}
+    own: dict[str, Any] = {
+        name: None if fields[name] is None else owned(name, fields[name], kind) for name, kind in ARRAYS.items()
+    }
     prompt_ids = fields["prompt_token_ids"]
     own["prompts"] = list(fields["prompts"])
     own["prompt_token_ids"] = None if prompt_ids is None else [list(ids) for ids in prompt_ids]

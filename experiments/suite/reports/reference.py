@@ -50,6 +50,7 @@ def configuration_page() -> str:
     told: set[type] = set()
     for command, schema in COMMANDS.items():
         kind = OmegaConf.get_type(ConfigStore.instance().repo[f"{schema}_schema.yaml"].node)
+        assert kind is not None
         title = f"### experiments/{command}.py"
         if kind in told:
             parts.append(f"{title}\n\nThe keys of `experiments/{schema}.py`.")
