@@ -182,7 +182,13 @@ def _reject(grow: _Grow, shape: tuple[int, int], reward: Reward, lengths: Sequen
         texts = pool.full_texts
         if stale.any():
             try:
-                scores[stale] = checked_scores(reward, [texts[p][c] for p, c in np.argwhere(stale)])
+                cells = np.argwhere(stale).tolist()
+                scores[stale] = checked_scores(
+                    reward,
+                    [texts[p][c] for p, c in cells],
+                    prompts=[pool.prompts[p] for p, _ in cells],
+                    responses=[pool.texts[p, c] for p, c in cells],
+                )
             except RewardError as error:
                 error.candidates = pool
                 raise

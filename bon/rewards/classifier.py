@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bon.model_facts import device_of, usable_positions
+from bon.model_view import view_of
 from bon.rewards.cutting import Row, Spans, token_rows
 from bon.rewards.items import Message
 from bon.rewards.loading import load_classifier
-from bon.wrappers import evaluation_mode
 
 
 class ClassifierReward:
@@ -29,7 +30,7 @@ class ClassifierReward:
     What is longer than the classifier can read is cut: the prompt from its beginning, and only then the response from its end.
     A text whose prompt is not known (`reward(texts)`) is cut at its end.
 
-    The caller's model is left as it is: dropout is off only while the reward runs.
+    The caller's model is left as it is: what runs is a view of it (`bon.model_view`) with dropout off.
 
     Args:
         model: a sequence classifier.
@@ -98,7 +99,7 @@ class ClassifierReward:
         responses: Sequence[str] | None = None,
         messages: Sequence[Sequence[Message]] | None = None,
     ) -> list[float]:
-        """Rewards [R], of responses to prompts, or of whole texts. An empty text is judged from the end-of-sequence token alone.
+        """Rewards [R] of responses to prompts, or of whole texts. An empty text is judged from the end-of-sequence token.
 
         Raises:
             ValueError: nothing of a response is left beside the tokens that the classifier needs.
@@ -107,19 +108,15 @@ class ClassifierReward:
         rows = self._rows(texts, prompts, responses, messages)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         rewards = np.zeros(len(rows))
+        view = view_of(self.model)
         begin = 0
-        with evaluation_mode(self.model):
-            while begin < len(order):
-                end = begin + 1
-                while (
-                    not self._alone
-                    and end < len(order)
-                    and (end + 1 - begin) * len(rows[order[end]].ids) <= self.batch_tokens
-                ):
-                    end += 1
-                batch = order[begin:end]
-                rewards[batch] = self._rewards([rows[i].ids for i in batch])
-                begin = end
+        while begin < len(order):
+            end = begin + 1
+            while not self._alone and end < len(order) and (end + 1 - begin) * len(rows[order[end]].ids) <= self.batch_tokens:
+                end += 1
+            batch = order[begin:end]
+            rewards[batch] = self._rewards(view, [rows[i].ids for i in batch])
+            begin = end
         self.tokens_read += sum(len(row.ids) for row in rows)
         self.tokens_cut += sum(row.prompt_cut for row in rows)
         self.responses_cut += sum(row.response_cut > 0 for row in rows)
@@ -175,15 +172,15 @@ class ClassifierReward:
             spans.append(Spans(max(first, 0) if first >= 0 else response, response, response + len(answer)))
         return token_rows(self.tokenizer, texts, spans, self.max_length, special=False)
 
-    def _rewards(self, rows: list[list[int]]) -> NDArray[np.float64]:
-        device = self.model.device
+    def _rewards(self, model: Any, rows: list[list[int]]) -> NDArray[np.float64]:
+        device = device_of(model)
         width = max(map(len, rows))
         # Padding stands on the right, where a causal classifier never looks and a bidirectional one is told not to.
         ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-        logits = self.model(input_ids=ids, attention_mask=mask).logits.double()
+        logits = model(input_ids=ids, attention_mask=mask).logits.double()
         reward = logits[:, self.index]
-        if logits.shape[1] > 1 and self.model.config.problem_type not in ("multi_label_classification", "regression"):
+        if logits.shape[1] > 1 and model.config.problem_type not in ("multi_label_classification", "regression"):
             others = torch.cat([logits[:, : self.index], logits[:, self.index + 1 :]], 1)
             reward = reward - others.logsumexp(1)
         return reward.cpu().numpy()

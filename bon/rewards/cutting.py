@@ -113,7 +113,9 @@ def _places(
     tokenizer: Any, text: str, ids: Sequence[int], added: NDArray[np.bool_], span: Spans
 ) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """First character of each token and the one behind it, where a tokenizer does not tell: right at the spans' borders."""
-    borders = [len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) for end in (span.begin, span.response, span.end)]
+    borders = [
+        len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) for end in (span.begin, span.response, span.end)
+    ]
     place = np.cumsum(~added) - 1
     marks = np.array([span.begin, span.response, span.end, len(text) + 1])
     which = np.searchsorted(borders, place, side="right")

@@ -117,7 +117,8 @@ class RemoteReward:
 def is_coroutine_function(function: Any) -> bool:
     """Whether calling it makes a coroutine: `async def`, a partial of one, or an object with such a `__call__`."""
     return isinstance(function, RemoteReward) or any(
-        inspect.iscoroutinefunction(one) for one in (function, getattr(function, "__call__", None))  # noqa: B004
+        inspect.iscoroutinefunction(one)
+        for one in (function, getattr(function, "__call__", None))  # noqa: B004
     )
 
 

@@ -35,8 +35,8 @@ def score_candidates(
     >>> scored = score_candidates(candidates, proxy=lambda texts: [len(t) for t in texts])    # doctest: +SKIP
 
     A reward is a function. It reads a list of texts, prompt and response as one; or, by the names of its arguments, any of
-    `prompts`, `responses` (`completions` is TRL's word), `messages` (the conversation as a list of messages, the response last)
-    and `texts`, one entry a response each. A coroutine function is called for several at once (`RemoteReward` sets bounds).
+    `prompts`, `responses` (`completions` is TRL's word), `messages` (the conversation as a list of messages, the response
+    last) and `texts`, one entry a response each. A coroutine function is called for several at once (see `RemoteReward`).
 
     It returns a number for each: in a list, an array or a tensor, of one column or (a dictionary) of several, truth values
     as 1 and 0, or `(score, reason)` in the place of a score. Of a dictionary, "score" becomes the column with the reward's

@@ -55,8 +55,8 @@ def without_unfinished(
     if unfinished == "exclude" and cut.all(axis=1).any():
         prompt = int(cut.all(axis=1).argmax())
         raise ValueError(
-            f"no response to prompt {prompt} ({candidates.prompts[prompt][:40]!r}) ended by itself: draw more, or longer ones, "
-            'or use unfinished="penalize"'
+            f"no response to prompt {prompt} ({candidates.prompts[prompt][:40]!r}) ended by itself: draw more, or "
+            'longer ones, or use unfinished="penalize"'
         )
     scores = candidates.scores[name]
     changed = np.where(cut, np.nan if penalty is None else scores - penalty, scores)

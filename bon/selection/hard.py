@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.selection.rule import SelectionRule, one_hot, scores_of
+from bon.selection.rule import SelectionRule, excluded, one_hot, scores_of
 
 
 def ranking(scores: NDArray[np.float64]) -> NDArray[np.int_]:
-    """Candidate indices [P, N], best first; of equals the one drawn first comes first."""
+    """Candidate indices [P, N], best first; of equals the one drawn first comes first, and those without a score last."""
     return np.argsort(-np.asarray(scores), axis=1, kind="stable")
 
 
@@ -67,8 +67,14 @@ class TopK:
         """Candidate indices [P, k], best first. Nothing is random.
 
         Raises:
-            ValueError: k is not in 1..N, or there is no such score.
+            ValueError: k is not in 1..N, there is no such score, or a prompt has fewer than k candidates with one.
         """
         if not 1 <= self.k <= candidates.num_candidates:
             raise ValueError(f"k must lie in 1..{candidates.num_candidates} (the candidates drawn), got {self.k}")
-        return ranking(scores_of(candidates, self.by))[:, : self.k]
+        if self.by not in candidates.scores:
+            scores_of(candidates, self.by)
+        kept = (~excluded(candidates, [self.by])).sum(axis=1)
+        if (kept < self.k).any():
+            prompt = int((kept < self.k).argmax())
+            raise ValueError(f"prompt {prompt} has {kept[prompt]} candidates with a score {self.by!r}, not {self.k}")
+        return ranking(candidates.scores[self.by])[:, : self.k]

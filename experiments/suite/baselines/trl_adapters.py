@@ -26,7 +26,9 @@ def text_rewards(task: TrainingTask, prompts: Sequence[Sequence[int]], responses
     """The proxy reward [R] of every response behind its prompt, as one text."""
     rows: Any = [[np.array(ids)] for ids in responses]
     texts, drawn = decoded(task.policy.tokenizer, prompts, rows, np.array([[len(ids)] for ids in responses]))
-    return checked_scores(task.proxy.reward, [text + response for text, response in zip(texts, drawn[:, 0], strict=True)])
+    answers = drawn[:, 0].tolist()
+    whole = [text + response for text, response in zip(texts, answers, strict=True)]
+    return checked_scores(task.proxy.reward, whole, prompts=texts, responses=answers)
 
 
 class TextReward(nn.Module):

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from bon import ClassifierReward
-from bon.rewards import Reward, RewardError, checked_scores
+from bon.rewards import RemoteReward, Reward, RewardError, checked_scores, load_classifier
 from suite.config.run import JudgeConfig
 from suite.models.files import here, loaded, weights_digest
 from suite.runtime.device import quick_products
@@ -28,24 +28,26 @@ _JUDGED_AT_ONCE = {"cpu": 8192, "cuda": 65536}
 
 
 class FunctionReward:
-    """A list of texts (prompt and response as one) to a float each.
+    """A function of a list of texts (prompt and response as one), or of what its arguments name (`bon.score_candidates`).
 
     Attributes:
         label: its dotted name.
         digest: of the file that defines it, so that another version is never taken for this one; what that file imports is
             not looked at.
+        remote: how a coroutine function is called; None for another.
         model: a module without weights; a function costs no FLOPs.
     """
 
     def __init__(self, function: Reward, label: str) -> None:
-        self._function = function
+        self.__wrapped__ = function  # its signature says what it reads
+        self.remote = RemoteReward(function) if inspect.iscoroutinefunction(function) else None
         self.label = label
         self.model = nn.Identity()
         self.digest = hashlib.sha256(f"{label}\n{_source(function)}".encode()).hexdigest()
 
-    def __call__(self, texts: Sequence[str]) -> Sequence[float]:
-        """Rewards [len(texts)]."""
-        return self._function(list(texts))
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """What the function returns."""
+        return self.__wrapped__(*arguments, **named)
 
 
 def load_function(target: str, key: str) -> FunctionReward:
@@ -73,15 +75,15 @@ def load_function(target: str, key: str) -> FunctionReward:
 
 
 def check_function(function: FunctionReward, texts: Sequence[str], key: str) -> None:
-    """Try a function on a few texts, all at once and one alone.
+    """Try a function on a few texts as responses to an empty prompt, all at once and one alone.
 
     Raises:
         UserError: it raises, or does not return one finite number for each.
     """
     for some in (list(texts), list(texts)[:1]):
         try:
-            checked_scores(function, some)
-        except RewardError as error:
+            checked_scores(function, some, prompts=[""] * len(some), responses=some)
+        except (RewardError, TypeError) as error:
             raise UserError(f"{key}={function.label}: {error}") from None
 
 
@@ -111,6 +113,12 @@ class Judge:
         return sum(parameter.numel() for parameter in self.reward.model.parameters())
 
 
+class _Classifier:
+    """The loader of classifiers that have been trained, as `loaded` calls it."""
+
+    from_pretrained = staticmethod(load_classifier)
+
+
 def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
     """A reward from a sequence classifier or a Python function; on a GPU matrices are multiplied in TF32 from now on.
 
@@ -124,7 +132,7 @@ def load_judge(config: JudgeConfig, key: str, device: torch.device) -> Judge:
     local = here(config, key, "reward=tiny")
     digest = weights_digest(local.path, f"{key}.path={config.path}")
     tokenizer = loaded(AutoTokenizer, local.path, key)
-    model = loaded(AutoModelForSequenceClassification, local.path, key).to(device)
+    model = loaded(_Classifier, local.path, key).to(device)
     quick_products(device)
     try:
         reward = ClassifierReward(model, tokenizer, config.label, batch_tokens=_JUDGED_AT_ONCE.get(device.type, 8192))

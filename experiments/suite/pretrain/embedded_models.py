@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import (
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -32,6 +31,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bon.rewards import load_classifier
 from suite.config.models import Architecture, PretrainConfig, TrainingSettings
 from suite.data.corpus import Corpus
 from suite.data.imdb import TRAINING_SPLITS, Review
@@ -240,7 +240,7 @@ def _teach(
     shutil.copy(teacher_folder / "training.json", folder / TEACHER)
     device = choose_device(config.device)
     corpus = Corpus.of([review for part in TRAINING_SPLITS for review in splits[part]], tokenizer)
-    teacher = AutoModelForSequenceClassification.from_pretrained(teacher_folder, dtype=torch.float32).eval().to(device)
+    teacher = load_classifier(str(teacher_folder), dtype=torch.float32).eval().to(device)
     crops = judge_crops(
         teacher,
         AutoTokenizer.from_pretrained(teacher_folder),
