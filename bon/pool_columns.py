@@ -124,7 +124,9 @@ def joined(pools: Sequence[Mapping[str, Any]], axis: int) -> dict[str, Any]:
         both[name] = {key: np.concatenate([column[key] for column in columns], axis=axis) for key in shared}
     known = [pool["metadata"] for pool in pools]
     spent = {key: sum(metadata.get(key, 0) for metadata in known) for key in _SPENT if any(key in one for one in known)}
-    return {**both, "metadata": {**known[0], **spent}}
+    absent = [metadata.get("excluded", {}) for metadata in known]
+    excluded = {key: sum(one.get(key, 0) for one in absent) for key in {key: None for one in absent for key in one}}
+    return {**both, "metadata": {**known[0], **spent, **({"excluded": excluded} if excluded else {})}}
 
 
 def table_of(fields: Mapping[str, Any]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from bon.generation.generate import generate_candidates
 from bon.generation.options import resolve_generation_config, sampling_of
 from bon.generation.queries import query_token_ids
 from bon.generation.randomness import fresh_seed
-from bon.rewards import Reward, RewardError, score_candidates
-from bon.selection import TopK
+from bon.rewards import Reward, RewardError, Unfinished, score_candidates
+from bon.rewards.unfinished import check_unfinished
+from bon.selection import TopK, ranking, scores_of
 from bon.wrappers import unwrapped
 
 #: The name of the score column that `BestOfNSampler` fills and selects by.
@@ -73,7 +74,8 @@ class BestOfNSampler:
     Args:
         model: any transformers causal LM, bare, with a PEFT adapter, or in TRL's value-head wrapper.
         tokenizer: its tokenizer, with or without a padding token, of either padding side.
-        queries_to_scores: list of texts (query and response as one text) -> one finite number each.
+        queries_to_scores: list of texts (query and response as one text) -> one finite number each; or any other reward that
+            `score_candidates` takes: of `prompts` and `responses`, of `messages`, a coroutine function.
         length_sampler: called once a query, returns the most tokens its responses may have. A `LengthSampler` without a seed
             of its own takes its lengths from `seed`.
         sample_size: n, responses drawn for each query.
@@ -84,6 +86,9 @@ class BestOfNSampler:
         compile: compile the decode step (see `generate_candidates`), and keep the last one, with the memory of its keys and
             values, from call to call, as `captured_steps_kept` of `bon.generation.fast.step_cache` does: weights may change in
             place; an adapter that is switched on or off on a GPU needs a sampler of its own.
+        on_missing: what becomes of candidates that the reward abstains from, as in `score_candidates`.
+        unfinished: what becomes of responses that did not end by themselves, as there.
+        penalty: taken from their scores, if they are penalized.
 
     Raises:
         ValueError: `sample_size` or `n_candidates` is below 1, more are to be returned than drawn, or `generation_config`
@@ -102,6 +107,9 @@ class BestOfNSampler:
         generation_config: GenerationConfig | None = None,
         *,
         compile: bool = False,
+        on_missing: Literal["error", "exclude"] = "error",
+        unfinished: Unfinished = "keep",
+        penalty: float | None = None,
     ) -> None:
         if sample_size < 1:
             raise ValueError(f"sample_size must be at least 1, got {sample_size}")
@@ -116,6 +124,8 @@ class BestOfNSampler:
         if generation_config is not None:
             _refuse_lengths(generation_config.to_dict(), "generation_config.")
         self.generation_config = generation_config
+        check_unfinished(unfinished, penalty)
+        self._judging: dict[str, Any] = {"on_missing": on_missing, "unfinished": unfinished, "penalty": penalty}
         self._steps = CapturedSteps() if compile else None
         self._seeds = np.random.SeedSequence(fresh_seed() if seed is None else seed)
 
@@ -152,6 +162,7 @@ class BestOfNSampler:
             block = range(begin, min(begin + _BLOCK, self.sample_size))
             best = self._best(best, self._drawn(queries, block, seed, lengths, best, **generation_kwargs))
         assert best is not None
+        best = best.select(TopK(self.n_candidates, by=SCORE))  # refuses those without a score
         if skip_special_tokens:
             return best.full_texts
         return [
@@ -279,7 +290,9 @@ class BestOfNSampler:
     def _best(self, before: Candidates | None, part: Candidates) -> Candidates:
         """The best of those kept before and of a new block."""
         pool = part if before is None else before.extended(part)
-        return pool.select(TopK(min(self.n_candidates, pool.num_candidates), by=SCORE))
+        if SCORE not in pool.scores:
+            scores_of(pool, SCORE)
+        return pool.take(ranking(pool.scores[SCORE])[:, : self.n_candidates])
 
     def _drawn(
         self,
@@ -309,7 +322,7 @@ class BestOfNSampler:
             )
         part = replace(part, metadata={**part.metadata, "response_lengths": list(lengths)})
         try:
-            return score_candidates(part, progress=progress, **{SCORE: self.queries_to_scores})
+            return score_candidates(part, progress=progress, **self._judging, **{SCORE: self.queries_to_scores})
         except RewardError as error:
             error.candidates = part if before is None else before.extended(part)
             raise

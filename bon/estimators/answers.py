@@ -130,7 +130,9 @@ def _all_among(marked: NDArray[np.int_], count: int) -> Array:
     log_share = (
         log_factorial[marked][:, None] - log_factorial[np.maximum(left, 0)] - log_factorial[count] + log_factorial[count - k]
     )
-    return np.where(left >= 0, np.exp(np.minimum(log_share, 0.0)), 0.0)
+    share = np.where(left >= 0, np.exp(np.minimum(log_share, 0.0)), 0.0)
+    share[marked == count] = 1.0  # to the bit
+    return share
 
 
 def _checked(correct: ArrayLike) -> NDArray[np.int_]:

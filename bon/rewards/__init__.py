@@ -10,13 +10,14 @@ from bon.rewards.errors import RewardError
 from bon.rewards.loading import load_classifier
 from bon.rewards.remote import RemoteReward
 from bon.rewards.scoring import score_candidates
-from bon.rewards.unfinished import without_unfinished
+from bon.rewards.unfinished import Unfinished, without_unfinished
 
 __all__ = [
     "ClassifierReward",
     "RemoteReward",
     "Reward",
     "RewardError",
+    "Unfinished",
     "checked_scores",
     "load_classifier",
     "score_candidates",

@@ -23,7 +23,8 @@ def gpt2(context=32, **options):
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(n_positions=context, **common, **options))
+        config = transformers.GPT2Config(n_positions=context, **{**common, **options})
+        model = transformers.GPT2ForSequenceClassification(config)
         for parameter in model.parameters():
             if parameter.dim() >= 2:
                 torch.nn.init.normal_(parameter, 0.0, 0.2)

@@ -197,3 +197,19 @@ def test_policies_for_cut_responses_that_cannot_be_followed(pool):
     cut = scored._with(finished=np.array([[True, True, True], [False, False, False]]))
     with pytest.raises(ValueError, match=r"no response to prompt 1 \('two '\) ended by itself"):
         without_unfinished(cut, "proxy")
+
+
+def test_the_sampler_returns_no_candidate_that_was_excluded(gpt2, tokenizer):
+    from bon import BestOfNSampler, LengthSampler
+
+    def reward(prompts, responses):
+        return [None if len(response.split()) % 2 else float(len(set(response))) for response in responses]
+
+    options = {"length_sampler": LengthSampler(2, 6), "sample_size": 16, "seed": 0}
+    sampler = BestOfNSampler(gpt2, tokenizer, reward, on_missing="exclude", n_candidates=2, **options)
+    best = BestOfNSampler(gpt2, tokenizer, reward, on_missing="exclude", n_candidates=2, **options).generate([[10, 11], [12]])
+    pool = sampler.sample([[10, 11], [12]])
+    assert pool.metadata["excluded"]["proxy"] == np.isnan(pool.scores["proxy"]).sum() > 0
+    assert best == pool.select(TopK(2)).full_texts
+    with pytest.raises(RewardError, match="None, not a number"):
+        BestOfNSampler(gpt2, tokenizer, reward, **options).sample([[10, 11], [12]])
