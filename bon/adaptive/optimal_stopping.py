@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from transformers import GenerationConfig
 
-from bon.adaptive.savings import Savings
-from bon.candidates import Candidates, stacked
-from bon.generation.generate import generate_candidates, response_limits, token_ids_of
-from bon.generation.options import resolve_generation_config
+from bon.adaptive.looks import SCORE, Stopped, draw_in_looks, replay
+from bon.candidates import Candidates
 from bon.optional import scipy_part
-from bon.rewards import Reward, RewardError, score_candidates
-from bon.selection import BestOfN, scores_of, top_k
-from bon.wrappers import unwrapped
+from bon.rewards import Reward
+from bon.selection import scores_of
 
-#: The name of the score column that drawing fills and selects by.
-SCORE = "proxy"
 #: Fewer draws leave the predictive distribution without a mean.
 _FEWEST = 3
 
@@ -85,25 +78,6 @@ def stopping_counts(scores: ArrayLike, cost: float, *, minimum: int = 8, every: 
     return counts
 
 
-@dataclass(frozen=True)
-class Stopped:
-    """What was drawn until stopping.
-
-    Attributes:
-        best: [P, 1] the highest-scored candidate of every prompt, `scores["proxy"]` filled.
-        drawn: [P] candidates drawn.
-        tokens: [P] response tokens drawn.
-    """
-
-    best: Candidates
-    drawn: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-
-    def savings(self, full: Candidates) -> Savings:
-        """Against best-of-n from the pool that the same arguments draw without stopping, scored as "proxy"."""
-        return Savings.against(full, self.best, self.tokens, SCORE)
-
-
 def draw_while_worth(
     model: Any,
     tokenizer: Any,
@@ -155,54 +129,25 @@ def draw_while_worth(
         ValueError: as `generate_candidates` and `stopping_counts`.
         RewardError: the reward failed; its `candidates` are those of that look, each prompt's best before them in front.
     """
-    start = time.perf_counter()
     _check_rule(cost, minimum, every, max_candidates)
     scipy_part("stats", "rules of stopping")  # before anything is drawn
-    prompt_tokens = token_ids_of(tokenizer, prompts)
-    config = resolve_generation_config(unwrapped(model), tokenizer, generation_config, generation_kwargs)
-    limits = response_limits(config, prompt_tokens, response_lengths)
-    ids = list(range(len(prompt_tokens))) if prompt_ids is None else list(prompt_ids)
-    if len(ids) != len(prompt_tokens):
-        raise ValueError(f"{len(ids)} prompt_ids for {len(prompt_tokens)} prompts")
-    going = np.arange(len(prompt_tokens))
-    scores = np.zeros((len(going), max_candidates))
-    drawn, tokens = np.zeros(len(going), dtype=np.int64), np.zeros(len(going), dtype=np.int64)
-    best: Candidates | None = None
-    done: list[tuple[NDArray[np.int_], Candidates]] = []
-    count = 0
-    while len(going):
-        more = min(every if count else minimum, max_candidates - count)
-        part = generate_candidates(
-            model,
-            tokenizer,
-            [prompt_tokens[p] for p in going],
-            more,
-            seed=seed,
-            generation_config=generation_config,
-            response_lengths=[limits[p] for p in going],
-            prompt_ids=[ids[p] for p in going],
-            first_candidate=count,
-            max_batch_tokens=max_batch_tokens,
-            progress=progress,
-            **generation_kwargs,
-        )
-        try:
-            part = score_candidates(part, progress=progress, **{SCORE: reward})
-        except RewardError as error:
-            error.candidates = part if best is None else best.extended(part)
-            raise
-        scores[going, count : count + more] = scores_of(part, SCORE)
-        tokens[going] += part.lengths.sum(axis=1, dtype=np.int64)
-        count += more
-        drawn[going] = count
-        best = top_k(part if best is None else best.extended(part), 1, SCORE)
-        stop = (expected_improvement(scores[going, :count]) <= cost) | (count == max_candidates)
-        done.append((going[stop], best.rows(stop)))
-        going, best = going[~stop], best.rows(~stop)
-    order = np.argsort(np.concatenate([positions for positions, _ in done]))
-    together = stacked([pool for _, pool in done]).rows(order)
-    metadata = {**together.metadata, "tokens": int(tokens.sum()), "seconds": time.perf_counter() - start}
-    return Stopped(replace(together, metadata=metadata), drawn, tokens)
+    return draw_in_looks(
+        model,
+        tokenizer,
+        prompts,
+        max_candidates,
+        reward,
+        lambda scores: expected_improvement(scores) <= cost,
+        minimum=minimum,
+        every=every,
+        seed=seed,
+        generation_config=generation_config,
+        response_lengths=response_lengths,
+        prompt_ids=prompt_ids,
+        max_batch_tokens=max_batch_tokens,
+        progress=progress,
+        **generation_kwargs,
+    )
 
 
 def replay_stopping(full: Candidates, *, cost: float, minimum: int = 8, every: int = 8, by: str = SCORE) -> Stopped:
@@ -210,11 +155,7 @@ def replay_stopping(full: Candidates, *, cost: float, minimum: int = 8, every: i
 
     Arguments and errors as there.
     """
-    scores = scores_of(full, by)
-    drawn = stopping_counts(scores, cost, minimum=minimum, every=every)
-    inside = np.arange(full.num_candidates) < drawn[:, None]
-    best = full.with_scores(**{by: np.where(inside, scores, -np.inf)}).select(BestOfN(by))
-    return Stopped(best, drawn, np.where(inside, full.lengths, 0).sum(axis=1, dtype=np.int64))
+    return replay(full, stopping_counts(scores_of(full, by), cost, minimum=minimum, every=every), by)
 
 
 def _check_rule(cost: float, minimum: int, every: int, total: int) -> None:

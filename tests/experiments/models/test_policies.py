@@ -175,3 +175,11 @@ def test_devices(monkeypatch):
         choose_device("abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto") == torch.device("cuda")
+
+
+def test_a_language_model_is_no_reward(models):
+    config = JudgeConfig(path=str(models / "policy"), label="LABEL_1")
+    with pytest.raises(
+        UserError, match=r"^reward\.proxy: cannot load .*is no trained classifier: its files lack score\.weight"
+    ):
+        load_judge(config, "reward.proxy", CPU)
