@@ -188,7 +188,7 @@ def test_progress_shows_only_when_asked_for(build_sampler, monkeypatch):
             pass
 
     monkeypatch.setattr("bon.generation.generate.tqdm", Bar)
-    monkeypatch.setattr("bon.rewards.tqdm", Bar)
+    monkeypatch.setattr("bon.rewards.scoring.tqdm", Bar)
     sampler = build_sampler(2)
     pool = sampler.sample(QUERIES)
     sampler.generate(QUERIES)
