@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bon.intervals import Interval
-from suite.metrics.rows import Row, read_rows
+from suite.metrics.rows import Row, Rows, read_rows
 from suite.metrics.series import over_seeds, settings, tuned_methods
 from suite.metrics.updates import load_curves, run_curves
 from suite.runtime.errors import UserError
@@ -60,7 +60,7 @@ class Results:
         for row in rows:
             if row.step is not None and row.seed is not None:
                 tuned.setdefault(row.method, set()).add(row.seed)
-        return cls(study, over_seeds(rows), findings, folder, {method: len(seeds) for method, seeds in tuned.items()})
+        return cls(study, Rows(over_seeds(rows)), findings, folder, {method: len(seeds) for method, seeds in tuned.items()})
 
     @classmethod
     def load(cls, study: str, folder: Path) -> Results:
@@ -81,7 +81,7 @@ class Results:
 
     def without_trained(self) -> Results:
         """Return the base policy and best-of-n alone."""
-        return Results(self.study, [row for row in self.rows if row.method in ("base", "best_of_n")], {}, self.folder)
+        return Results(self.study, Rows(row for row in self.rows if row.method in ("base", "best_of_n")), {}, self.folder)
 
     def compared(self, method: str, setting: str = "") -> Mapping[str, Any]:
         """What `findings.json` says of best-of-n against a tuned policy; empty where it says nothing."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 from suite.runtime.files import rounded
@@ -31,8 +33,22 @@ class Row:
     setting: str = ""
 
 
+class Rows(list[Row]):
+    """Rows that are only read: `select` finds those of a method and metric without looking at the others."""
+
+    @cached_property
+    def index(self) -> dict[tuple[str, str], list[Row]]:
+        """(method, metric) -> its rows, in their order."""
+        found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self:
+            found[row.method, row.metric].append(row)
+        return dict(found)
+
+
 def select(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows whose fields have these values."""
+    """Return the rows whose fields have these values, in their order."""
+    if isinstance(rows, Rows) and {"method", "metric"} <= wanted.keys():
+        rows = rows.index.get((str(wanted["method"]), str(wanted["metric"])), [])
     return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
 
 
