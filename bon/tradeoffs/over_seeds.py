@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 LEAST_P = 0.001
 """Smallest p-value that a few training seeds can support: it is never stated smaller, whatever t is.
 
-The tails of t lean on seeds being normal, which 3 to 5 of them cannot show.
+The tails of t assume that seeds are normal, which 3 to 5 of them cannot show.
 """
 
 

@@ -1,4 +1,4 @@
-"""What the commands in `experiments/` are made of: the parts that know Hydra, TRL, W&B, matplotlib and IMDB."""
+"""Parts of the commands in `experiments/`: those that know Hydra, TRL, W&B, matplotlib and IMDB."""
 
 import importlib.util
 import sys

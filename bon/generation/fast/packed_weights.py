@@ -61,7 +61,7 @@ class PackedWeights:
         return weight, bias
 
     def renew(self) -> None:
-        """Take in the weights of today: in place on a GPU, since a graph reads them where they are."""
+        """Take in the current weights: in place on a GPU, since a graph reads them where they are."""
         if self._copies:
             torch._foreach_copy_(self._copies, self._originals)
         else:

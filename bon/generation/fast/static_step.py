@@ -57,7 +57,7 @@ class FixedStep:
         return self.rows // 2 < rows <= self.rows and self.total == total
 
     def load(self, cache: Any, mask: torch.Tensor, positions: torch.Tensor, repeats: int) -> None:
-        """Take in the prompts of a batch, and the weights of today; rows beyond its own run idle."""
+        """Take in the prompts of a batch, and the current weights; rows beyond its own run idle."""
         self._packed.renew()
         prompts, width = mask.shape
         self._live, self._at = prompts * repeats, width

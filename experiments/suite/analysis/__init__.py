@@ -1,1 +1,1 @@
-"""What rows and pools show: paired differences, equal KL, equal cost, over-optimisation."""
+"""Findings from rows and pools: paired differences, equal KL, equal cost, over-optimisation."""

@@ -1,4 +1,4 @@
-"""What a comparison found beyond its curves: paired differences, equal KL and cost, equivalent n, over-optimisation."""
+"""Findings of a comparison beyond its curves: paired differences, equal KL and cost, equivalent n, over-optimisation."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def sentences(findings: Mapping[str, Findings], over: Mapping[str, Overoptimisat
 
 
 def _one_seed(best: str, name: str, found: Findings, at: KLs) -> str:
-    """What a comparison with one training does not say, and at which KL it stands."""
+    """Say what a comparison with one training cannot say, and at which KL it stands."""
     line = (
         f"There is one training seed: the interval is over prompts only and does not know how trainings spread. {best} stands "
         f"at no more than {at.best_of_n:.2f} nats of KL, {name} at {at.tuned:.2f}"

@@ -42,13 +42,13 @@ COMPARED = tuple(np.arange(0.5, 5.0, 0.5).tolist())
 
 
 def price_of(method: str, kl_coef: float | None) -> float | None:
-    """What a method pays for a nat, in units of the proxy reward; None where it has no such price."""
+    """Return what a method pays for a nat, in units of the proxy reward; None where it has no such price."""
     return kl_coef if method in PRICED and kl_coef is not None and kl_coef > 0 else None
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What the base policy's candidates know of the optimum.
+    """Knowledge of the optimum from the base policy's candidates.
 
     Attributes:
         study: the base policy's pool on all P evaluation prompts.
@@ -95,7 +95,7 @@ class Yardstick:
 
 @dataclass(frozen=True)
 class Gained:
-    """What a method gains at one price.
+    """Gain of a method at one price.
 
     Attributes:
         beta: price of a nat, in units of the proxy reward.
@@ -111,7 +111,7 @@ class Gained:
 
     @property
     def metric(self) -> str:
-        """What rows call the share: a bound where the optimum is known from one side alone."""
+        """Return the metric of the share: a bound where the optimum is known from one side alone."""
         return BOUNDED_SHARE[self.share.bound]
 
     def rows(self, method: str, seed: int | None, step: int | None, setting: str = "") -> Iterator[Row]:
@@ -196,7 +196,7 @@ def best_of_n_rows(yardstick: Yardstick, seed: int | None) -> Iterator[Row]:
 
 
 def best_of_n_as_json(yardstick: Yardstick) -> dict[str, Any] | None:
-    """What best-of-n gains at the price where its share is greatest; None where the optimum is known at none."""
+    """Return what best-of-n gains at the price where its share is greatest; None where the optimum is known at none."""
     found = yardstick.best_of_n
     if np.isnan(found.best_beta):
         return None

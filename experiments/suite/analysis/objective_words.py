@@ -1,4 +1,4 @@
-"""What each method gains of the optimum, in words and for `findings.json`."""
+"""Gains of each method, as shares of the optimum, in words and for `findings.json`."""
 
 from __future__ import annotations
 

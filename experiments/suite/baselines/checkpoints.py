@@ -116,7 +116,7 @@ def check_same_task(checkpoint: Path, task: TrainingTask) -> None:
 
 
 def checkpoint_folder(folder: Path, update: int) -> Path:
-    """Where the policy after this update is kept."""
+    """Return the folder of the policy after this update."""
     return folder / f"checkpoint-{update:06d}"
 
 

@@ -40,7 +40,7 @@ from suite.config.baselines import GroupRelativeConfig
 from suite.models.flops import FlopMeter, RewardMeter, models_of
 from suite.models.policies import prepared
 
-#: Of one sitting, or of the clock, or told better by the suite's own columns.
+#: Of one sitting, or of the clock, or described better by the suite's own columns.
 _LEFT_OUT = ("epoch", "num_tokens", "step_time", "grad_norm")
 
 

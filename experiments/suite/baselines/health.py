@@ -1,4 +1,4 @@
-"""Whether a training goes wrong, read from its log: a first update that jumps, an objective below that of no training at all,
+"""Signs in its log that a training goes wrong: a first update that jumps, an objective below that of no training at all,
 KL that runs away, a reward that collapses, responses that repeat.
 """
 

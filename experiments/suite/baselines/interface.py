@@ -16,7 +16,7 @@ from suite.models.rewards import Judge
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What every baseline is given.
+    """Input of every baseline.
 
     Attributes:
         config: its settings.
@@ -41,7 +41,7 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class Training:
-    """What a baseline gives back.
+    """Result of a baseline.
 
     Attributes:
         checkpoints: update -> folder of the policy after it; the last is the result.

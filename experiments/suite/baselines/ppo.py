@@ -128,8 +128,9 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
 
 
 class Returns:
-    """How well the critic foretells the returns. TRL keeps both to itself, but what it whitens are the advantages of a batch:
-    returns less values.
+    """Return how well the critic predicts the returns.
+
+    TRL keeps both to itself, but what it whitens are the advantages of a batch: returns less values.
     """
 
     def __init__(self, critic: Any) -> None:

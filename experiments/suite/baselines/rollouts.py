@@ -1,4 +1,4 @@
-"""Roll-outs by the suite's own token loop, and what is told of them: lengths, endings, repetition, KL to the base policy."""
+"""Roll-outs by the suite's own token loop, and their description: lengths, endings, repetition, KL to the base policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in for the parts of a PPO trainer: a reward on text, and a critic.
+"""Adapters for parts of a PPO trainer: a reward on text, and a critic.
 
 Neither imports the trainer; each has the shape that TRL's looks for.
 """

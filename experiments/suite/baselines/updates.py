@@ -1,4 +1,4 @@
-"""What every training has in common: update u is the same whoever runs it, in one sitting or in several."""
+"""Shared parts of every training: update u is the same whoever runs it, in one sitting or in several."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def resumable(task: TrainingTask, go_on: Callable[[TrainingTask, Path | None], N
 
 
 def _goes_on(checkpoint: Path, last: bool) -> bool:
-    """Whether there is a checkpoint that training can go on from, or the last one, from which it need not."""
+    """Tell whether there is a checkpoint that training can go on from, or the last one, from which it need not."""
     return (checkpoint / "updates.jsonl").is_file() and (last or (checkpoint / "optimizer.pt").is_file())
 
 
@@ -154,7 +154,7 @@ def update_row(
     flops: int,
     clock: Clock,
 ) -> dict[str, Any]:
-    """What is kept of an update: the trainer's metrics, the rewards' distribution, gradient norms, and what it cost."""
+    """Record of an update: the trainer's metrics, the rewards' distribution, gradient norms, and what it cost."""
     counts, edges = np.histogram(rewards, bins=24)
     row: dict[str, Any] = {"update": update, **{name: float(value) for name, value in metrics.items()}}
     if math.isnan(row.get("val/ratio_var", 0.0)):

@@ -28,7 +28,7 @@ from suite.models.policies import Policy
 
 @dataclass(frozen=True)
 class Drawing:
-    """What every contender draws."""
+    """Task that every contender draws."""
 
     policy: Policy
     prompts: Sequence[Sequence[int]]
@@ -58,7 +58,7 @@ class Contender(Protocol):
         """Tokens a second of drawing n responses for every prompt, in one run."""
 
     def note(self, n: int) -> str:
-        """How it was run, once it has been."""
+        """Say how it was run, once it has been."""
 
 
 class Ours:
@@ -199,7 +199,7 @@ class ContinuousBatching(_AtItsBest):
 
 
 def per_second(draw: Callable[[], int]) -> float:
-    """What `draw` returns over the seconds it takes."""
+    """Divide what `draw` returns by the seconds that it takes."""
     start = time.perf_counter()
     work = draw()
     return work / (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""What the machine can do: which number formats it computes in, and how fast its matrix products are."""
+"""Abilities of the machine: which number formats it computes in, and how fast its matrix products are."""
 
 from __future__ import annotations
 

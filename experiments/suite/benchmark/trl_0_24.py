@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("trl_0_24_worker.py")
 
 
 def requirements() -> list[str]:
-    """What pip installs: the torch that runs here, so that the samplers alone differ."""
+    """Packages that pip installs: the torch that runs here, so that the samplers alone differ."""
     return [f"torch=={torch.__version__.split('+')[0]}", "trl==0.24.0", "transformers<5"]
 
 

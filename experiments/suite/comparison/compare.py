@@ -34,7 +34,7 @@ from suite.runtime.paths import located
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found.
+    """Result of a comparison.
 
     Attributes:
         rows: every number.
@@ -104,7 +104,7 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
         training = train(replace(training_task(comparison, cache), on_update=on_update))
         spent(training.seconds)
         if on_update is not None:
-            on_update(training.log)  # nothing was told of a training that was done before
+            on_update(training.log)  # nothing was reported of a training that was done before
     last = max(training.checkpoints)
     if training.measured:
         rows += training_rows(method, config.seed, last, training)
@@ -151,5 +151,5 @@ def checkpoint_pools(comparison: Comparison, maker: PoolMaker, training: Trainin
 
 
 def training_rows(method: str, seed: int, step: int, training: Training) -> list[Row]:
-    """What training cost, once."""
+    """Return the rows of what training cost, once."""
     return [Row(method, seed, step, 1, f"training_{unit}", getattr(training, unit)) for unit in SPENT]

@@ -40,7 +40,7 @@ def start(config: RunConfig) -> None:
 
 
 def check(config: RunConfig, processes: int) -> None:
-    """What must hold for a run in several processes, before they join.
+    """Check a run in several processes, before they join.
 
     Raises:
         UserError: names the key, its value and what is allowed.

@@ -1,4 +1,4 @@
-"""What a comparison needs before anything is drawn: its checked configuration with prompts, models and caches."""
+"""Preparation of a comparison, before anything is drawn: its checked configuration with prompts, models and caches."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def prepare(config: RunConfig) -> Comparison:
 
 
 def pool_maker(comparison: Comparison) -> PoolMaker:
-    """What draws the pools of a comparison, on the engine that its configuration names."""
+    """Return the maker of the pools of a comparison, on the engine that its configuration names."""
     config, engine = comparison.config, comparison.config.engine
     return PoolMaker(
         located(config.cache),
@@ -138,7 +138,7 @@ def pool_maker(comparison: Comparison) -> PoolMaker:
 
 
 def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
-    """What the configured baseline is given; its folder is named by a hash of all that determines the result."""
+    """Return the input of the configured baseline; its folder is named by a hash of all that determines the result."""
     config = comparison.config
     trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in (*EVALUATION_KEYS, "precision")}
     key = digest(
@@ -167,7 +167,7 @@ def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
 
 
 def model_facts(comparison: Comparison) -> dict[str, Any]:
-    """What the manifest says of data and models."""
+    """Return what the manifest says of data and models."""
     models: dict[str, Policy | Judge] = {"policy": comparison.policy, **comparison.judges}
     return {
         "data": {

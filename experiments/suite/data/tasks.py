@@ -18,7 +18,7 @@ Encoder = Callable[[Callable[[str], list[int]], int | None], dict[str, list[list
 
 @dataclass(frozen=True)
 class Task:
-    """What there is to draw prompts from.
+    """Prompts that a run can draw from.
 
     Attributes:
         available: split -> number of prompts before they are token ids; fewer may remain in training (`apart`).

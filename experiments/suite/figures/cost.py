@@ -1,4 +1,4 @@
-"""What a request costs and what reward it buys; when training has paid for itself."""
+"""Cost of a request and the reward that it buys; when training has paid for itself."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     rows, told = results.rows, []
     for method in tuned_methods(rows)[:1]:
         setting = middle(settings(rows, method))

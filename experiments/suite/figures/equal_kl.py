@@ -65,7 +65,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     told = []
     for (_, name), each in compared(results).items():
         told.append(f"{name}: " + ", ".join(f"{parts(part)} at {part['kl']:g}" for part in each))

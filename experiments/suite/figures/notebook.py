@@ -89,7 +89,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     few, told = results.findings["protocol_prompts"], []
     for each in detections(results):
         truth, points = each["truth"], each["by_prompts"]

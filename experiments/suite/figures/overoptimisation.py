@@ -77,7 +77,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     told = []
     for method, setting in shown_settings(results.rows):
         name = called(method, setting)

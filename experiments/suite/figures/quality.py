@@ -1,4 +1,4 @@
-"""What optimisation does to the text: perplexity, distinct-2 and length, against n and against KL."""
+"""Effects of optimisation on the text: perplexity, distinct-2 and length, against n and against KL."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     rows, told = results.rows, []
     for metric, name in zip(METRICS, ("perplexity", "distinct-2", "length"), strict=True):
         best = rows_of(rows, "best_of_n", metric)

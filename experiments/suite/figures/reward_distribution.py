@@ -80,7 +80,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     pools, chosen = shown_pools(results)
     base = pools["base"]
     gold = np.take_along_axis(base.scores["gold"], np.argsort(base.scores["proxy"], axis=1, kind="stable"), axis=1)

@@ -120,7 +120,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     rows = results.rows
     n = int(over_n(rows, "best_of_n", "gold").at.max())
     told = [f"best-of-{n} {number(_at(rows, n, 'gold'))} at no more than {number(_at(rows, n, 'kl', 'bound'))} nats"]

@@ -63,7 +63,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     rows = results.rows
     best = rows_of(rows, "best_of_n", "gold")
     told = [f"base policy {number(rows_of(rows, 'base', 'gold')[0])}"]

@@ -31,7 +31,7 @@ def draw_run(folder: Path) -> list[Path]:
     pools = {method: pool for method in ("base", *tuned_methods(results.rows)) if (pool := results.pool(method)) is not None}
     costs, worth, _ = study_costs(results)
     n = int(OmegaConf.load(folder / "config.yaml").n)
-    # Runs of before there was an objective have no figure of it.
+    # Runs of earlier versions have no objective, so no figure of it.
     shown = any(row.metric in BOUNDED_SHARE.values() for row in results.rows)
     lines = training_lines(results.rows, results.training_curves()) if shown else []
     return draw_figures(results.rows, pools, n, folder / "figures", costs, worth, lines)

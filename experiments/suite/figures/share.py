@@ -83,7 +83,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     rows, told = results.rows, []
     if (best := best_of_n_at_best(rows)) is not None:
         told.append(f"best-of-{best.share.n} {_percent(best)} at {fixed(best.beta, 2)}")

@@ -14,7 +14,7 @@ from suite.figures.style import colour
 from suite.metrics.speeds import Speed
 from suite.metrics.statements import measured, pairs, times
 
-#: Fill and hatch of bars in the order of contenders: told apart in grey too.
+#: Fill and hatch of bars in the order of contenders: distinct in gray too.
 BARS = (
     (colour("best_of_n"), ""),
     ("#BBBBBB", ""),
@@ -58,7 +58,7 @@ def figure(speeds: Sequence[Speed]) -> Figure:
 
 
 def caption(speeds: Sequence[Speed]) -> str:
-    """What the figure says, in numbers."""
+    """Say in numbers what the figure shows."""
     told = [
         f"{ours.contender} runs {times(ours, rival)} times {rival.contender}" + (f" at n = {ours.n}" if sampling else "")
         for sampling in (True, False)

@@ -1,4 +1,4 @@
-"""Which figures each study has, and drawing them."""
+"""Figures of each study, found by their files, and drawing them."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def figure(results: Results) -> Figure:
 
 
 def caption(results: Results) -> str:
-    """What the figure shows."""
+    """Say what the figure shows."""
     lines = training_lines(results.rows, results.training_curves())
     count = sum(len(each.curves) for each in lines)
     return (

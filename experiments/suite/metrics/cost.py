@@ -1,4 +1,4 @@
-"""What a method costs, in tokens that the reward model reads and in model FLOPs, and when it pays off.
+"""Cost of a method, in tokens that the reward model reads and in model FLOPs, and when it pays off.
 
 FLOPs are counted as `suite.models.flops` does. The tokens of a request are those that a perfect sampler would read: a prompt
 once for all its candidates, and no padding. What training took is metered instead: every row that a model computes counts, its

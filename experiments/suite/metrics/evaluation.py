@@ -47,7 +47,7 @@ def add_metric(name: str, metric: Metric, compute: Callable[[Candidates], Array]
 
 @dataclass(frozen=True)
 class Study:
-    """How numbers are made: the seed of the bootstrap, its samples, and the base policy's pool that all are compared with."""
+    """Basis of all numbers: the base policy's pool that all are compared with, the seed of the bootstrap, and its samples."""
 
     base: Candidates
     seed: int
@@ -96,7 +96,7 @@ def curve_rows(study: Study, pool: Candidates, method: str, step: int | None, n:
 
 
 def curve_columns(study: Study, pool: Candidates, is_base: bool, flops: Array) -> Columns:
-    """What `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token.
+    """Return what `curve_rows` averages over prompts, for n from 1 on. Perplexity is its logarithm, in nats a token.
 
     It is the base policy's own, at temperature 1, however responses are drawn.
     """
@@ -160,7 +160,7 @@ def checkpoint_rows(study: Study, pool: Candidates, method: str, step: int) -> I
 
 
 def checkpoint_columns(study: Study, pool: Candidates) -> Columns:
-    """What `checkpoint_rows` averages over prompts: [P, 1] each."""
+    """Return what `checkpoint_rows` averages over prompts: [P, 1] each."""
     kl: Columns = {("kl", kind): matrix[:, :1] for kind, matrix in kl_columns(pool, False).items() if kind != "bound"}
     return {
         **{(name, None): pool.scores[name].mean(1, keepdims=True) for name in ("proxy", "gold") if name in pool.scores},

@@ -1,4 +1,4 @@
-"""How methods, settings and metrics are called: in rows, tables, legends and on axes."""
+"""Names of methods, settings and metrics: in rows, tables, legends and on axes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def axis_title(metric: str) -> str:
 
 
 def named(method: str, n: int) -> str:
-    """What best-of-n of a policy is called; for n = 1 that is the policy itself."""
+    """Return the name of best-of-n of a policy; for n = 1 that of the policy itself."""
     if n == 1:
         return method
     return "best_of_n" if method == "base" else f"{method}+best_of_n"
 
 
 def title(method: str, n: int | None = None) -> str:
-    """How a method is called in legends and tables."""
+    """Return the title of a method in legends and tables."""
     best = "best-of-n" if n is None else f"best-of-{n}"
     if method == "best_of_n":
         return best
@@ -36,5 +36,5 @@ def called(method: str, setting: str = "", n: int | None = None) -> str:
 
 
 def setting_title(setting: str) -> str:
-    """How the value of what was swept is written: `kl_coef=0.1` becomes `kl_coef 0.1`."""
+    """Write the value of a swept setting: `kl_coef=0.1` becomes `kl_coef 0.1`."""
     return setting.replace("=", " ")

@@ -40,7 +40,7 @@ def optimum_curve(rows: Sequence[Row], metric: str) -> tuple[Curve, Curve]:
 
 
 def optimum_objective(rows: Sequence[Row], beta: float) -> Row | None:
-    """What the optimum gains at a price, or at least gains; None where that is not in the rows."""
+    """Return what the optimum gains at a price, or at least gains; None where that is not in the rows."""
     found = select(rows, method="optimum", setting=f"beta={beta:g}")
     return next((row for row in found if row.metric in ("objective", "objective_at_least")), None)
 

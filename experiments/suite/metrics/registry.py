@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """What stands behind the name of a metric.
+    """Meaning of a metric's name, and how its values are written.
 
     Attributes:
         meaning: what it measures.

@@ -1,4 +1,4 @@
-"""What `results/<study>/` holds, as figures, tables and captions read it; a run's folder is read in the same way."""
+"""Contents of `results/<study>/`, as figures, tables and captions read them; a run's folder is read in the same way."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ class Results:
         return Results(self.study, Rows(row for row in self.rows if row.method in ("base", "best_of_n")), {}, self.folder)
 
     def compared(self, method: str, setting: str = "") -> Mapping[str, Any]:
-        """What `findings.json` says of best-of-n against a tuned policy; empty where it says nothing."""
+        """Return what `findings.json` says of best-of-n against a tuned policy; empty where it says nothing."""
         return self.findings.get("compared", {}).get(key_of(method, setting), {})
 
     def overoptimisation(self, method: str, setting: str = "") -> Mapping[str, Any]:
-        """What `findings.json` says of over-optimisation by a method; empty where it says nothing."""
+        """Return what `findings.json` says of over-optimisation by a method; empty where it says nothing."""
         return self.findings.get("overoptimisation", {}).get(key_of(method, setting), {})
 
     @property
     def command(self) -> str:
-        """What makes these results."""
+        """Command that makes these results."""
         return command(self.study)
 
     def training_curves(self) -> dict[tuple[str, str], list[dict[str, Array]]]:

@@ -67,7 +67,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What `write_rows` wrote, also before there were settings."""
+    """Read what `write_rows` wrote; files of earlier versions have no settings."""
     with path.open(newline="", encoding="utf-8") as file:
         return [
             Row(

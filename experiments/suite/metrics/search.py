@@ -1,4 +1,4 @@
-"""What the search for a trainer's settings took: the FLOPs of all its trials, from `results/`."""
+"""Cost of the search for a trainer's settings: the FLOPs of all its trials, from `results/`."""
 
 from __future__ import annotations
 

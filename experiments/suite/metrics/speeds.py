@@ -24,7 +24,7 @@ class Speed:
     """The slowest and the fastest round, by value."""
     unit: str
     ratio: float
-    """How many times as fast this project's is: the median over rounds."""
+    """Speed over another's, in times: the median over rounds."""
     share: float = float("nan")
     """Speed over what the machine's matrix products allow: the median over rounds."""
     note: str = ""
@@ -59,7 +59,7 @@ def write_csv(speeds: Sequence[Speed], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[Speed]:
-    """What `write_csv` wrote."""
+    """Read what `write_csv` wrote."""
     numbers = ("median", "lowest", "highest", "ratio", "share")
     with path.open(newline="", encoding="utf-8") as file:
         return [

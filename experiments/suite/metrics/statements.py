@@ -78,5 +78,5 @@ def pairs(speeds: Sequence[Speed], sampling: bool) -> list[tuple[Speed, Speed]]:
 
 
 def times(ours: Speed, rival: Speed) -> str:
-    """How many times as fast ours is; both know their ratio to the same contender."""
+    """Return how many times as fast ours is; both know their ratio to the same contender."""
     return fixed(rival.ratio / ours.ratio, 1)

@@ -47,12 +47,12 @@ def rows_of(rows: Sequence[Row], method: str, metric: str) -> list[Row]:
 
 
 def seeds_and_prompts(results: Results) -> str:
-    """What the intervals are over."""
+    """Say what the intervals are over."""
     if max(results.seeds.values(), default=0) < 2:
         return "over prompts" + (", of one training seed" if results.seeds else "")
     return f"over prompts, those of trained policies over training seeds ({seeds_of_methods(results)}) and prompts"
 
 
 def seeds_of_methods(results: Results) -> str:
-    """How many trainings each method has: "PPO 5, RLOO 3"."""
+    """Write the number of trainings of each method: "PPO 5, RLOO 3"."""
     return ", ".join(f"{title(method)} {count}" for method, count in results.seeds.items() if "+" not in method)

@@ -1,4 +1,4 @@
-"""How many responses a study's policies were trained on, and what may be said of them."""
+"""Number of responses that a study's policies were trained on, and what may be said of them."""
 
 from __future__ import annotations
 

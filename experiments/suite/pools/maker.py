@@ -77,7 +77,7 @@ class PoolMaker:
 
     @property
     def store(self) -> Shards:
-        """Where the shards are."""
+        """Place of the shards."""
         return LocalShards(self.cache / "pools") if self.shards is None else self.shards
 
     @property

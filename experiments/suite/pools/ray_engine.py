@@ -70,7 +70,7 @@ class RayEngine:
 
     @property
     def device(self) -> str:
-        """Where the two stages run: "cpu", "cuda", or both with a stroke between them."""
+        """Devices of the two stages: "cpu", "cuda", or both with a stroke between them."""
         devices = [_device(stage) for stage in (self.config.generation, self.config.scoring)]
         return "/".join(dict.fromkeys(devices))
 

@@ -1,4 +1,4 @@
-"""What a shard is and how it is made: the two stages of every engine, and what determines them."""
+"""Shards and how they are made: the two stages of every engine, and what determines them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the candidates of one policy are drawn and scored: the two stages of every engine.
+    """Recipe by which the candidates of one policy are drawn and scored: the two stages of every engine.
 
     Attributes:
         engine: who draws, where the draws depend on it; blank for those that give the same bits.
@@ -124,7 +124,7 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the models run; goes into the key."""
+        """Devices of the models; goes into the key."""
         ...
 
     def fill(self, recipe: Recipe, units: Sequence[Unit], shards: Shards, bar: tqdm) -> None:

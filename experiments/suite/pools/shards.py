@@ -39,7 +39,7 @@ class Shards(Protocol):
         ...
 
     def path(self, key: str, candidates: range) -> str:
-        """Where a shard is, for messages."""
+        """Return the place of a shard, for messages."""
         ...
 
 
@@ -146,7 +146,7 @@ def open_shards(place: str | Path) -> Shards:
 
 
 def pieces(found: Sequence[range], num_candidates: int, most: int) -> list[tuple[range, bool]]:
-    """What makes up the candidates 0..num_candidates-1: (range, whether that shard is there), end to end.
+    """Return the shards of candidates 0..num_candidates-1: (range, whether that shard is there), end to end.
 
     The last shard may reach further. What is missing is cut into ranges of at most `most`, and ends where a shard starts.
 

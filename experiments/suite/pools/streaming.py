@@ -17,7 +17,7 @@ from suite.pools.maker import PoolMaker
 
 @dataclass(frozen=True)
 class Drawn:
-    """What drawing a pool gave and took.
+    """Result and cost of drawing a pool.
 
     Attributes:
         prompts, candidates, tokens: in the pool.

@@ -1,1 +1,1 @@
-"""How the embedded models were made, and how a policy or a reward is fine-tuned."""
+"""Making of the embedded models, and fine-tuning of a policy or a reward."""

@@ -1,4 +1,4 @@
-"""How the embedded models were made: a byte-level BPE, a small GPT-2 policy and two sentiment classifiers.
+"""Making of the embedded models: a byte-level BPE, a small GPT-2 policy and two sentiment classifiers.
 
 The two classifiers are students. Each has a teacher of its own (`experiments/finetune.py part=proxy` and `part=gold`: SmolLM2,
 taught the labels of the split of that name and no others), and learns what its teacher thinks of crops of the text of both

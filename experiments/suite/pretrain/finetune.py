@@ -1,4 +1,4 @@
-"""What a fine-tuning can make: a policy that knows film reviews, or a classifier on the first layers of its trunk."""
+"""Results of a fine-tuning: a policy that knows film reviews, or a classifier on the first layers of its trunk."""
 
 from __future__ import annotations
 

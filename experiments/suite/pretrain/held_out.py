@@ -1,4 +1,4 @@
-"""How well language models predict reviews that they have never seen, and classifiers judge them."""
+"""Quality on unseen reviews: how well language models predict them, and classifiers judge them."""
 
 from __future__ import annotations
 

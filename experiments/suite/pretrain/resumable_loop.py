@@ -32,7 +32,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finetuning:
-    """What one fine-tuning needs.
+    """Input of one fine-tuning.
 
     Attributes:
         config: its settings.

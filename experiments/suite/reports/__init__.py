@@ -1,1 +1,1 @@
-"""What people read: the terminal, the README, tables, notebooks, the HTML page."""
+"""Pages that people read: the terminal, the README, tables, notebooks, the HTML page."""

@@ -1,4 +1,4 @@
-"""What a run says: before it starts, its table, its sentence, its samples; on the terminal and in `samples.md`."""
+"""Text that a run prints: before it starts, its table, its sentence, its samples; on the terminal and in `samples.md`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEASURED_KL = ("rao_blackwell", "bound")
 
 
 def plan(comparison: Comparison, tracking: str) -> str:
-    """What is about to happen, on what, and where it goes."""
+    """Say what is about to happen, on what, and where it goes."""
     config = comparison.config
     judges = ", ".join(f"{name} {judge.parameters / 1e6:.1f} M" for name, judge in comparison.judges.items())
     use = (
@@ -84,7 +84,7 @@ def table(outcome: Outcome, n: int, style: str = "simple") -> str:
 
 
 def verdict(outcome: Outcome) -> str:
-    """What was found, a sentence each."""
+    """Say what was found, a sentence each."""
     lines = sentences(outcome.findings, outcome.overoptimisation, outcome.pools["base"].num_prompts)
     if outcome.yardstick is not None:
         lines += objective_sentences(outcome.yardstick, outcome.objectives)
@@ -114,7 +114,7 @@ def _one(rows: Sequence[Row], metric: str) -> Row:
 
 
 def _spent(rows: Sequence[Row], unit: str) -> str:
-    """What training took, where it is known."""
+    """Write what training took, where it is known."""
     known = select(rows, metric=f"training_{unit}")
     return f"{known[0].value:,.0f}" if known else "not known"
 

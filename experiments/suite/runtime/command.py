@@ -1,4 +1,4 @@
-"""What every command shares: paths that start at the repository, and errors that are one line and exit code 2."""
+"""Shared parts of every command: paths that start at the repository, and errors that are one line and exit code 2."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 by units of its own; without them it is emulated, many times slower."""
+    """Tell whether the device computes in bfloat16 by units of its own; without them it is emulated, many times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -37,7 +37,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def mixes(device: torch.device, precision: str = "auto", key: str = "baseline.precision") -> bool:
-    """Whether training on the device computes in bfloat16 beside weights in single precision.
+    """Tell whether training on the device computes in bfloat16 beside weights in single precision.
 
     `auto`: on GPUs that have it. CPUs that have it are faster with it too, but what comes of a training would depend on the
     CPU: there it is asked for by its name, which `key` gives.

@@ -11,17 +11,17 @@ from torch import distributed
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the place of this process among them, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def first() -> bool:
-    """Whether this is the process that speaks and writes results."""
+    """Tell whether this is the process that prints and writes results."""
     return rank() == 0
 
 

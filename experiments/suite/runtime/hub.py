@@ -89,7 +89,7 @@ def commit_of(folder: str | Path) -> str | None:
 
 
 def check_whole(file: Path, key: str) -> str:
-    """The SHA-256 of a file from the cache. Large files lie there under the hash that the hub told.
+    """The SHA-256 of a file from the cache. Large files lie there under the hash that the hub gave.
 
     Raises:
         UserError: the file is another one than the hub had.
@@ -105,7 +105,7 @@ def check_whole(file: Path, key: str) -> str:
 
 
 def _reason(error: BaseException, path: str, revision: str | None) -> str:
-    """What went wrong, from the first cause that says it."""
+    """Return what went wrong, from the first cause that says it."""
     endpoint = constants.ENDPOINT
     chain = [error]
     while (following := chain[-1].__cause__ or chain[-1].__context__) is not None and following not in chain:

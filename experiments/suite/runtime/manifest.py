@@ -1,4 +1,4 @@
-"""What made a run's numbers: code, versions, machine, data, models, seeds, durations."""
+"""Record of what made a run's numbers: code, versions, machine, data, models, seeds, durations."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 
 def repeated(arguments: Sequence[str]) -> str | None:
-    """What is wrong with a sweep that has a value twice: two jobs would be one and the same, in one folder.
+    """Return what is wrong with a sweep that has a value twice: two jobs would be one and the same, in one folder.
 
     Args:
         arguments: of the command line, without the command. What Hydra cannot read, it refuses itself.

@@ -1,4 +1,4 @@
-"""What the simulator needs of real runs: bytes of a candidate in a shard, and the speed of sampling on Ray actors."""
+"""Measurements that the simulator needs: bytes of a candidate in a shard, and the speed of sampling on Ray actors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measure(config: ScalingConfig) -> Measured:
 
 
 def stored(pool: Candidates) -> Stored:
-    """What the candidates of a pool take in shards of 32 prompts."""
+    """Return the bytes that candidates of a pool take in shards of 32 prompts."""
     total = sum(len(block.to_bytes()) for block in _blocks(pool))
     return Stored(float(pool.lengths.mean()), total / pool.lengths.size)
 

@@ -1,4 +1,4 @@
-"""What was measured of sampling and of stored pools: the records that the tables are written from."""
+"""Measurements of sampling and of stored pools: the records that the tables are written from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, and how busy the machine was with other things before (load average over a minute)."""
+    """Measurements, and how busy the machine was with other things before (load average over a minute)."""
 
     stored: list[Stored]
     runs: list[Run]

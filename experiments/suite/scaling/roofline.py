@@ -1,4 +1,4 @@
-"""What best-of-n costs where it cannot be run: a roofline of each stage, from FLOPs counted and hardware figures published.
+"""Cost of best-of-n where it cannot be run: a roofline of each stage, from FLOPs counted and hardware figures published.
 
 Throughput, not latency: machines are full of requests. A stage takes as long as the slower of its arithmetic and its memory
 traffic (Williams et al. 2009); the stages of one request share the machine, so their seconds add up.
@@ -14,7 +14,7 @@ from suite.scaling.hardware import Accelerator, Language
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What no source gives for every case; each is a choice."""
+    """Assumptions that no source gives for every case; each is a choice."""
 
     prompt_tokens: int = 512
     response_tokens: int = 256

@@ -1,4 +1,4 @@
-"""Whether a study that was run again says what the committed one says.
+"""Comparison of a study that was run again with the committed one.
 
 Two estimates agree when their difference lies within its joint interval: the half-widths of both added in quadrature, widened
 so that all numbers of the study together lie within theirs in 95 of 100 repetitions (Bonferroni, normal quantiles). The
@@ -50,7 +50,7 @@ def disagreements(again: Path, committed: Path) -> list[str]:
 
 
 def agree(a: Number, b: Number, widened: float) -> bool:
-    """Whether the difference lies within the joint interval, its half-width multiplied by `widened`."""
+    """Tell whether the difference lies within the joint interval, its half-width multiplied by `widened`."""
     if a.value == b.value:
         return True
     if not math.isfinite(a.value - b.value):

@@ -10,7 +10,7 @@ from suite.runtime.paths import REPOSITORY
 
 
 def composed(name: str, *overrides: str) -> DictConfig:
-    """What the command of `conf/<name>.yaml` would see with these on its command line.
+    """Compose what the command of `conf/<name>.yaml` would see with these on its command line.
 
     Raises:
         HydraException: an override that this command does not know.

@@ -24,7 +24,7 @@ from suite.studies.workers import Run, trainings
 
 
 class Sizes(Protocol):
-    """What the settings of every study with pools say."""
+    """Settings of every study with pools."""
 
     num_prompts: int
     num_candidates: int
@@ -32,13 +32,13 @@ class Sizes(Protocol):
 
 
 def shared_overrides(config: ReproduceConfig, settings: Sizes) -> tuple[str, ...]:
-    """What every run of a study has in common: the overrides of all studies, the cache, and the study's sizes."""
+    """Return what every run of a study has in common: the overrides of all studies, the cache, and the study's sizes."""
     sizes = (f"{key}={getattr(settings, key)}" for key in ("num_prompts", "num_candidates", "n"))
     return (*config.overrides, f"cache={config.cache}", *sizes)
 
 
 def run_config(*overrides: str) -> RunConfig:
-    """What `experiments/run.py` would run with these on its command line: the same keys of the cache come of it.
+    """Compose what `experiments/run.py` would run with these on its command line: the same keys of the cache come of it.
 
     Raises:
         UserError: a value is not allowed.

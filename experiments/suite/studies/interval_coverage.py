@@ -29,7 +29,7 @@ LEVELS = (2, 5, 20)
 
 @dataclass(frozen=True)
 class Coverage:
-    """How one interval did."""
+    """Result of one interval."""
 
     quantity: str
     method: str

@@ -14,7 +14,7 @@ from suite.studies.store import Stored, Trained
 
 
 def yardstick_of(study: Study, stored: Stored) -> Yardstick | None:
-    """The optimum as far as a study's pools know it; None in folders of before there was an objective."""
+    """The optimum as far as a study's pools know it; None in folders of earlier versions, which have no objective."""
     if stored.schema < 2:
         return None
     prices = [price for trained in stored.trained if (price := price_of(trained.method, trained.kl_coef)) is not None]

@@ -112,12 +112,12 @@ def _distinct(intervals: dict[int, Interval], found: Measured, seed: int | None)
 
 
 def _costs(group: Sequence[Measured], seed: int | None) -> Iterator[Row]:
-    """What has no interval: what training cost, and seconds, on average."""
+    """Rows without an interval: what training cost, and seconds, on average."""
     trained = group[0].trained
     row = Row(trained.method, seed, trained.last, 1, "", 0.0, setting=trained.setting)
     for unit in SPENT:
         if any(getattr(each.trained, unit) is None for each in group):
-            continue  # folders of before do not say what the reward model read
+            continue  # folders of earlier versions do not say what the reward model read
         mean = np.mean([getattr(each.trained, unit) for each in group])
         yield replace(row, metric=f"training_{unit}", value=float(mean))
     seconds = np.mean([request_seconds(each.trained.final) for each in group], axis=0)

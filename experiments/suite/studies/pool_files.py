@@ -40,7 +40,7 @@ def save_pool(pool: Candidates, path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def load_pool(path: Path) -> tuple[Candidates, dict[str, Any]]:
-    """What `save_pool` wrote: the pool, its texts empty, and the facts.
+    """Read what `save_pool` wrote: the pool, its texts empty, and the facts.
 
     Raises:
         UserError: the file is missing, damaged, or lacks a column.
@@ -61,7 +61,7 @@ def save_checkpoints(pools: Mapping[int, Candidates], path: Path, facts: Mapping
 
 
 def load_checkpoints(path: Path, prompt_token_ids: Sequence[Sequence[int]]) -> dict[int, Candidates]:
-    """What `save_checkpoints` wrote: step -> pool, its tokens all 0.
+    """Read what `save_checkpoints` wrote: step -> pool, its tokens all 0.
 
     Raises:
         UserError: the file is missing, damaged, or lacks a column.

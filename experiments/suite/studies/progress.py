@@ -1,4 +1,4 @@
-"""How far a study is: which of its trainings are stored, and by which recipe.
+"""Progress of a study: which of its trainings are stored, and by which recipe.
 
 A study may take days. What is finished is stored at once, with a digest of everything that determines it, and is not done
 again, whether or not the cache still holds it. As long as anything is missing, the folder has `unfinished.json` and no
@@ -26,7 +26,7 @@ _FORMAT = 1
 
 
 class Progress(NamedTuple):
-    """How many of a study's trainings are stored."""
+    """Number of a study's trainings that are stored."""
 
     done: int
     planned: int
@@ -69,7 +69,7 @@ def training_file(folder: Path, name: str) -> Path:
 
 
 def is_stored(path: Path, recipe: str) -> bool:
-    """Whether a file of a study is there and was made by this recipe."""
+    """Tell whether a file of a study is there and was made by this recipe."""
     facts = read_facts(path)
     return facts is not None and facts.get("recipe") == recipe
 
@@ -87,7 +87,7 @@ def end(folder: Path) -> None:
 
 
 def progress(folder: Path) -> Progress | None:
-    """How far an unfinished folder is; None for one that is finished, or none of a study's."""
+    """Return the progress of an unfinished folder; None for one that is finished, or none of a study's."""
     if not (folder / UNFINISHED).is_file() or (folder / "manifest.json").is_file():
         return None
     planned = json.loads((folder / UNFINISHED).read_text(encoding="utf-8"))["trainings"]
@@ -95,5 +95,5 @@ def progress(folder: Path) -> Progress | None:
 
 
 def wanted(name: str, patterns: list[str]) -> bool:
-    """Whether a training is one of those asked for, all of them where nothing is."""
+    """Tell whether a training is one of those asked for, all of them where nothing is."""
     return not patterns or any(fnmatch(name, pattern) for pattern in patterns)

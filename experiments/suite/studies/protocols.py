@@ -1,4 +1,4 @@
-"""What a study with few prompts and one draw each would have found: its comparison, made again and again from a big pool."""
+"""Findings of a study with few prompts and one draw each: its comparison, made again and again from a big pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Detection:
-    """How often a comparison with so many prompts finds what is true.
+    """Return how often a comparison with so many prompts finds what is true.
 
     Attributes:
         num_prompts: prompts of the comparison.
@@ -32,7 +32,7 @@ class Detection:
 
 
 def one_draw(scores: Array, values: Array, n: int, prompts: NDArray[np.int_], rng: np.random.Generator) -> Array:
-    """What a study reports that draws n candidates a prompt and keeps the best: the value of one draw, shape as `prompts`.
+    """Report of a study that draws n candidates per prompt and keeps the best: the value of one draw, shape as `prompts`.
 
     The winner of a random n-subset is drawn by its rank, whose law is known.
 

@@ -10,7 +10,7 @@ from suite.config.studies import ReproduceConfig
 
 
 class StudyModule(Protocol):
-    """What the module of a study offers."""
+    """Interface of the module of a study."""
 
     def run(self, config: ReproduceConfig, folder: Path) -> None:
         """Draw and train whatever the cache lacks, and store it in the folder."""

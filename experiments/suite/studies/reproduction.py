@@ -1,4 +1,4 @@
-"""What `experiments/reproduce.py` does: studies from what is stored, or from scratch; then tables, figures and README."""
+"""Work of `experiments/reproduce.py`: studies from what is stored, or from scratch; then tables, figures and README."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def reproduce(
 
 
 def _unfinished(name: str, folder: Path) -> bool:
-    """Whether a study's folder is unfinished, which is said in a line."""
+    """Tell whether a study's folder is unfinished, and say so in a line."""
     found = progress(folder)
     if found is not None:
         print(f"{name}: unfinished, {found} are in {folder}; {going_on(name, folder)}", flush=True)

@@ -69,7 +69,7 @@ class Trained:
 
     @property
     def label(self) -> str:
-        """What is common to all its seeds, as the findings call it."""
+        """Key of what is common to all its seeds, in the findings."""
         return f"{self.method} {self.setting}".strip()
 
     @property
@@ -85,7 +85,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a study's folder holds.
+    """Contents of a study's folder.
 
     Attributes:
         base: the base policy's pool.
@@ -163,7 +163,7 @@ def save_facts(
 
 
 def load_study(folder: Path, study: str, kind: type[Settings]) -> Stored:
-    """What the folder of a study holds.
+    """Read the folder of a study.
 
     Raises:
         UserError: it is missing, incomplete or of another schema; the message has the command that makes it.
@@ -192,12 +192,12 @@ def load_study(folder: Path, study: str, kind: type[Settings]) -> Stored:
 
 
 def going_on(study: str, folder: Path) -> str:
-    """What to do about a study that is unfinished."""
+    """Say what to do about a study that is unfinished."""
     return f"go on with: python experiments/reproduce.py --from-scratch studies=[{study}] output={folder.parent}"
 
 
 def remedy(folder: Path, study: str) -> str:
-    """What to do about a study that is missing or unreadable."""
+    """Say what to do about a study that is missing or unreadable."""
     command = f"python experiments/reproduce.py --from-scratch studies=[{study}]"
     return f"remove {folder} and run: {command}" if folder.exists() else f"run: {command}"
 

@@ -25,7 +25,7 @@ AS_CONFIGURED = "as configured"
 
 @dataclass(frozen=True)
 class Trial:
-    """What one training came to, over the last quarter of its updates.
+    """Result of one training, over the last quarter of its updates.
 
     Attributes:
         trainer: the baseline's name.
@@ -57,7 +57,7 @@ class Trial:
 
 
 class Yardstick(NamedTuple):
-    """What a price is measured by: the untrained policy's mean proxy reward, and what the optimum gains over it."""
+    """Yardstick of a price: the untrained policy's mean proxy reward, and what the optimum gains over it."""
 
     untrained: float
     optimum: float

@@ -96,7 +96,7 @@ def update_entries(config: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) 
             elif name != "update":
                 values[f"{method}/{name}"] = value
         for name in spent:
-            if name in row:  # logs of before do not say what the reward model read
+            if name in row:  # logs of earlier versions do not say what the reward model read
                 spent[name] += row[name]
                 values[f"cost/training_{name}"] = spent[name]
         entries.append(Entry(values, "update", row["update"]))
@@ -112,7 +112,7 @@ def _job(
     outputs: Sequence[Files] = (),
 ) -> Job:
     state = read_state(folder)
-    # A run of before there was a state is known by what it found.
+    # A run of an earlier version has no state: it is known by what it found.
     which = state["identity"] if state is not None else (folder / "metrics.csv").read_text(encoding="utf-8")
     identity = digest([folder.name, which, method])
     return Job(folder.name, method, int(config["seed"]), identity, config, entries, inputs, outputs)

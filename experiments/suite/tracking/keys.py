@@ -12,7 +12,7 @@ from suite.metrics.rows import Row
 
 @dataclass(frozen=True)
 class Key:
-    """What stands behind a key: its meaning, its unit, and its axis (`n`, `update`, or "" for what there is once)."""
+    """Meaning of a key: its description, its unit, and its axis (`n`, `update`, or "" for what there is once)."""
 
     meaning: str
     unit: str
@@ -108,7 +108,7 @@ def values_of(rows: Sequence[Row], prefix: str) -> dict[str, float]:
 
 
 def look_up(key: str) -> Key | None:
-    """What stands behind a key that was logged, or None: then it is no key of the schema."""
+    """Return the meaning of a key that was logged; None if it is no key of the schema."""
     for end in INTERVAL:
         key = key.removesuffix(end)
     if key in AXES:

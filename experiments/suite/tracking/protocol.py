@@ -1,4 +1,4 @@
-"""What a tracking backend is: it opens jobs, and a job takes numbered entries. Nothing here imports a backend's library."""
+"""Interface of a tracking backend: it opens jobs, a job takes numbered entries. Nothing here imports a backend's library."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Value = float | Histogram | Table | Picture
 
 @dataclass(frozen=True)
 class Entry:
-    """What is logged at once.
+    """Values that are logged at once.
 
     Attributes:
         values: key -> value, in the names of `suite.tracking.keys`.
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What people read."""
+        """Name that people read."""
         return f"{self.group}-{self.method}-seed{self.seed}"
 
     @property
@@ -99,7 +99,7 @@ class Mirror(Protocol):
 
     @property
     def logged(self) -> int:
-        """How many entries the backend holds already, from the first on."""
+        """Number of entries that the backend holds already, from the first on."""
 
     def log(self, index: int, entry: Entry) -> None:
         """Log the entry that has this place in the job."""
@@ -115,7 +115,7 @@ class Mirror(Protocol):
 
 
 class Backend(Protocol):
-    """Where jobs are mirrored."""
+    """Place where jobs are mirrored."""
 
     def open(self, job: Job) -> Mirror:
         """Begin the job, or go on with it."""

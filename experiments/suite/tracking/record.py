@@ -1,4 +1,4 @@
-"""What a run in progress leaves in its folder, so that nothing that is tracked lives in a tracking backend alone.
+"""Record that a run in progress leaves in its folder, so that nothing that is tracked lives in a tracking backend alone.
 
 `config.yaml` is there from the start, `updates.jsonl` grows by a line an update, and `tracking.json` says which comparison
 this is and whether the other files are there yet.
@@ -42,7 +42,7 @@ def finish(folder: Path, policies: Mapping[str, Path]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What `begin` and `finish` noted; None where neither was called."""
+    """Return what `begin` and `finish` noted; None where neither was called."""
     path = folder / STATE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -25,7 +25,7 @@ LINES = "wandb/lineseries/v0"
 
 
 class WandbBackend:
-    """Where W&B's runs go.
+    """Settings of W&B's runs.
 
     Attributes:
         mode: `online` or `offline`.
@@ -82,7 +82,7 @@ class WandbBackend:
         return f"W&B online, project {self.config.project}"
 
     def told_offline(self) -> str:
-        """How an offline mirror gets to the server."""
+        """Say how an offline mirror gets to the server."""
         return f"wandb sync {self.folder}/wandb/offline-run-*"
 
     def reset(self) -> None:

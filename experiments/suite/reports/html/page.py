@@ -97,7 +97,7 @@ def _heading(run: RunFolder) -> str:
 
 
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
-    """What was run: a name and a value each."""
+    """Return what was run: a name and a value each."""
     config, manifest = run.config, run.manifest
     try:
         sampling, baseline, git = config["sampling"], config["baseline"], manifest["git"]
@@ -135,5 +135,5 @@ def _data_uri(path: Path) -> str:
 
 
 def _hash(text: str) -> str:
-    """What a content security policy calls an inline element by."""
+    """Return the hash by which a content security policy names an inline element."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

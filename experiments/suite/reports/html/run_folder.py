@@ -1,4 +1,4 @@
-"""What a run left in its folder, read back; nothing is computed or loaded that the report does not show."""
+"""Contents of a run's folder, read back; nothing is computed or loaded that the report does not show."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_run(folder: Path) -> RunFolder:
 
 
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
-    """What a file holds, or one line that names it."""
+    """Return what a file holds, or refuse it in one line that names it."""
     try:
         return reader(path)
     except FileNotFoundError:
@@ -128,6 +128,6 @@ def _figures(folder: Path) -> list[Path]:
 
 
 def _runs_beside(folder: Path) -> str:
-    """Which runs there are in the same place."""
+    """List the runs in the same place."""
     runs = sorted(path.parent.name for path in folder.parent.glob("*/candidates.parquet"))
     return f"runs in {folder.parent}: {', '.join(runs)}" if runs else f"no run in {folder.parent}: {_REMEDY}"
