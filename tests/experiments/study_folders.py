@@ -11,9 +11,12 @@ from bon.estimators import best_of_n_mean, win_rates
 from bon.intervals import Interval, bootstrap_mean, seeds_mean
 from bon.kl import best_of_n_kl_bound
 from suite.metrics.rows import Row, write_rows
+from suite.studies.pool_files import save_curves
 
 #: kl_coef -> KL after training, in nats.
 SWEPT = {0.02: 20.0, 0.05: 12.0, 0.1: 7.0, 0.2: 3.5, 0.5: 1.2}
+#: The other methods and their KLs.
+OTHERS = {"rloo": 9.0, "grpo": 5.0, "bon_sft": 1.6}
 FLOPS, TRAINING_FLOPS, TOKENS = 2.4e8, 4.0e13, 24.0
 #: Gold reward a unit of proxy, and what a unit of KL takes from it.
 GOLD, LOSS = 0.6, 0.02
@@ -146,6 +149,52 @@ def compared(worth, requests, differences):
     }
 
 
+def optimum_rows(betas=(0.1, 0.2, 0.3, 0.5, 1.0, 2.0)):
+    """Of normal rewards the optimum gains 1 / beta at a KL of 1 / (2 beta^2): an objective of 1 / (2 beta).
+
+    Best-of-n gains 90% of it; at the smallest price a pool knows less.
+    """
+    for beta in sorted({*betas, *SWEPT}):
+        setting, gain = f"beta={beta:g}", 1 / beta
+        values = {"objective": gain / 2, "effective_sample_size": 9.0}
+        if beta >= 0.2:
+            values |= {"proxy": gain, "gold": GOLD * gain - LOSS * gain**2 / 2}
+            yield Row("optimum", None, None, 1, "kl", gain**2 / 2, 0.45 * gain**2, 0.55 * gain**2, "self_normalized", setting)
+        for metric, value in values.items():
+            yield Row("optimum", None, None, 1, metric, value, 0.97 * value, 1.03 * value, setting=setting)
+        for place in (setting, *([""] if beta == 0.5 else [])):
+            known = "" if beta >= 0.1 else "_at_most"
+            yield Row("best_of_n", None, None, 4, "beta", beta, setting=place)
+            yield Row("best_of_n", None, None, 4, f"share_of_optimum{known}", 0.9, 0.88, 0.92, setting=place)
+
+
+def share_rows(method, setting, kl, beta, step):
+    """A policy moved by sqrt(2 KL), at the price of `beta`."""
+    objective = np.sqrt(2 * kl) - beta * kl
+    share = 2 * beta * objective
+    known = "" if beta >= 0.1 else "_at_most"
+    yield Row(method, None, step, 1, "beta", beta, setting=setting)
+    yield Row(method, None, step, 1, "objective", objective, objective - 0.1, objective + 0.1, setting=setting)
+    yield Row(method, None, step, 1, f"share_of_optimum{known}", share, share - 0.04, share + 0.04, setting=setting)
+
+
+def save_logs(folder, name, kl, seeds, updates=80):
+    """The way of a training to its KL, its reward the square root of twice that."""
+    for seed in range(seeds):
+        way = kl * (1 - np.exp(-np.arange(1, updates + 1) / 20)) * (1 + 0.1 * seed)
+        log = [
+            {
+                "update": u,
+                "objective/scores": np.sqrt(2 * at),
+                "objective/kl": at,
+                "policy/entropy_avg": 4 - at / 10,
+                "lr": 1e-4,
+            }
+            for u, at in enumerate(way, 1)
+        ]
+        save_curves(log, folder / "updates" / f"{name}-seed{seed}.parquet", {})
+
+
 def frontier(folder: Path, prompts=24, candidates=32, seeds=3):
     """`results/frontier`: PPO over five kl_coefs, RLOO, GRPO and best-of-n SFT at one setting."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,10 +205,17 @@ def frontier(folder: Path, prompts=24, candidates=32, seeds=3):
         setting = f"kl_coef={kl_coef}"
         rows += trained_rows(law, "ppo", setting, kl, seeds,
                              write=lambda seed, *pool, s=setting: save_pool(folder, f"ppo-{s}-seed{seed}", *pool))  # fmt: skip
-    for method, kl in (("rloo", 9.0), ("grpo", 5.0), ("bon_sft", 1.6)):
+    for method, kl in OTHERS.items():
         rows += trained_rows(law, method, "", kl, seeds, steps=(16,))
+    rows += optimum_rows()
+    rows += [row for kl_coef, kl in SWEPT.items() for row in share_rows("ppo", f"kl_coef={kl_coef}", kl, kl_coef, 16)]
+    rows += [row for method, kl in OTHERS.items() for row in share_rows(method, "", kl, 0.3, 16)]
+    for kl_coef, kl in SWEPT.items():
+        save_logs(folder, f"ppo-kl_coef={kl_coef}", kl, seeds)
+    save_logs(folder, "grpo", 5.0, seeds)
     write_rows(rows, folder / "metrics.csv")
     findings = {
+        "best_of_n_minus_optimum_at_equal_kl": points({0.5: -0.02, 1.0: -0.05, 2.0: -0.1}),
         "compared": {
             "ppo kl_coef=0.02": compared((np.inf,) * 3, (9000.0, 8000.0, 10000.0), {}),
             "ppo kl_coef=0.1": compared((20.0, 12.0, 28.0), (41000.0, 35000.0, 60000.0), {}),

@@ -77,7 +77,9 @@ class Yardstick:
     def betas(self) -> Array:
         """Prices of a nat [B], from the smallest on: those asked for, and those that buy `KLS`, to three digits."""
         found = optimum_at(self.proxy, KLS).betas
-        curve = [float(f"{beta:.3g}") for beta in found[np.isfinite(found) & (found > 0)]]
+        # Where no policy has that KL, as beyond log 2 with half of the responses at the top, rounding finds one next to 0.
+        least = 1e-3 * float(np.sqrt(self.proxy.var(1).mean()))
+        curve = [float(f"{beta:.3g}") for beta in found[np.isfinite(found) & (found > least)]]
         # A pool so small that it knows none of them knows that a change is worth nothing where nats are dear.
         dear = [] if curve else [float(f"{10 * np.ptp(self.proxy, axis=1).max():.3g}")]
         return np.array(sorted({*curve, *dear, *self.prices}))

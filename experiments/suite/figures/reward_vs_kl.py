@@ -40,7 +40,8 @@ def reward_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         axes.plot(shown.value, best.value, linestyle=dashes, color="black", linewidth=1.0, label=label)
     optimum_kl, optimum = optimum_curve(rows, metric)
     if len(optimum.at):
-        axes.plot(optimum_kl.value, optimum.value, color=colour("optimum"), linewidth=1.0, label=OPTIMUM)
+        style = {"color": colour("optimum"), "linestyle": line_style("optimum"), "linewidth": 1.0}
+        axes.plot(optimum_kl.value, optimum.value, **style, label=OPTIMUM)
         axes.fill_between(optimum_kl.value, optimum.low, optimum.high, color=colour("optimum"), alpha=0.12, linewidth=0)
     for method in tuned_methods(rows):
         _tuned(axes, rows, method, metric)

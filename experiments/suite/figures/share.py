@@ -26,7 +26,7 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 def share(axes: Axes, rows: Sequence[Row]) -> None:
     """Shares against the price of a nat: best-of-n as a curve, trained policies as points; open where only a bound."""
-    axes.axhline(1.0, color=colour("optimum"), linewidth=0.8)
+    axes.axhline(1.0, color=colour("optimum"), linestyle=line_style("optimum"), linewidth=0.8)
     axes.axhline(0.0, color="black", linewidth=0.4, linestyle=":")
     best = [point for point in best_of_n_points(rows) if point.bound is None]
     if best:

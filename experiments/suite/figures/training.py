@@ -96,10 +96,11 @@ def training(axes: Axes, lines: Sequence[Lines], name: str) -> None:
         axes.plot(update, shown.mean(0), **style, linewidth=1.1, label=called(each.method, each.setting))
         if len(shown) > 1:
             axes.fill_between(update, shown.min(0), shown.max(0), color=colours, alpha=0.15, linewidth=0)
-    if name == "objective" and lines and lines[0].optimum is not None:
-        axes.axhline(lines[0].optimum, color=colour("optimum"), linewidth=0.8, label="optimum")
+    best = lines[0].optimum if name == "objective" and lines else None
+    if best is not None:
+        axes.axhline(best, color=colour("optimum"), linestyle=line_style("optimum"), linewidth=0.8, label="optimum")
     if name == "share":
-        axes.axhline(1.0, color=colour("optimum"), linewidth=0.8, label="optimum")
+        axes.axhline(1.0, color=colour("optimum"), linestyle=line_style("optimum"), linewidth=0.8, label="optimum")
         axes.set_ylim(max(axes.get_ylim()[0], LOWEST_SHARE), 1.08)
     axes.set_xlim(left=0)
     axes.set_xlabel("update")

@@ -14,7 +14,7 @@ from suite.figures import style
 from suite.figures.margin import apart
 from suite.figures.page import FORMATS, page
 from suite.figures.speed import SPEED
-from suite.figures.studies import FIGURES, checked_names, draw, loaded
+from suite.figures.studies import FIGURES, checked_names, draw, figures_of, loaded
 from suite.metrics.methods import METHODS
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
@@ -107,7 +107,7 @@ def test_overlaps_are_found():
     assert one.padded(-1).overlaps(two.padded(-1))
 
 
-@pytest.mark.parametrize("name", [name for study, name in ALL if study == "frontier"])
+@pytest.mark.parametrize("name", [name for study, name in ALL if study == "frontier" and name != "training"])
 def test_every_method_has_its_colour(pages, name):
     entries = {}
     for axes in pages["frontier", name].axes:
@@ -194,6 +194,50 @@ def test_the_frontier_is_drawn_at_the_rows_over_all_seeds(folders, pages, panel,
     assert points.get_xdata().tolist() == kl
     assert len(kl) == len(study_folders.SWEPT)
     assert sorted(points.get_ydata()) == sorted(row.value for row in select(results.rows, metric=metric, **at))
+
+
+def test_shares_stand_at_their_prices_open_where_they_are_bounds(folders, pages):
+    (axes,) = pages["frontier", "share"].axes
+    handles, labels = axes.get_legend_handles_labels()
+    assert set(labels) == {"best-of-n, best n", "PPO", "PPO, bound", "RLOO", "GRPO", "best-of-n SFT"}
+    points, bounds = (handles[labels.index(name)][0] for name in ("PPO", "PPO, bound"))
+    assert points.get_xdata().tolist() == [0.1, 0.2, 0.5]
+    assert bounds.get_xdata().tolist() == [0.02, 0.05]
+    assert (points.get_fillstyle(), bounds.get_fillstyle()) == ("full", "none")
+    kl = study_folders.SWEPT[0.2]
+    assert points.get_ydata()[1] == pytest.approx(2 * 0.2 * (np.sqrt(2 * kl) - 0.2 * kl))
+
+
+def test_the_optimum_is_the_upper_edge(pages):
+    proxy, gold, win_rate = pages["frontier", "reward_vs_kl"].axes
+    handles, labels = proxy.get_legend_handles_labels()
+    edge = handles[labels.index("optimum: the most proxy that this KL can buy")]
+    np.testing.assert_allclose(edge.get_ydata(), np.sqrt(2 * edge.get_xdata()))
+    assert edge.get_xdata().tolist() == [0.125, 0.5, 2.0, pytest.approx(1 / 0.18), 12.5]
+    assert "optimum: the most proxy that this KL can buy" in gold.get_legend_handles_labels()[1]
+    assert "optimum: the most proxy that this KL can buy" not in win_rate.get_legend_handles_labels()[1]
+
+
+def test_training_curves_are_means_over_seeds_of_parts_of_the_training(folders, pages):
+    score, kl, entropy, share = pages["frontier", "training"].axes
+    lines = dict(zip(*reversed(kl.get_legend_handles_labels()), strict=True))
+    drawn = lines["PPO at kl_coef 0.2"]
+    way = 3.5 * (1 - np.exp(-np.arange(1, 81) / 20)) * np.mean([1, 1.1, 1.2])
+    np.testing.assert_allclose(drawn.get_ydata(), way.reshape(-1, 2).mean(1), rtol=1e-6)
+    assert drawn.get_xdata()[:2].tolist() == [1.5, 3.5]
+    labels = share.get_legend_handles_labels()[1]
+    assert "optimum" in labels
+    assert {"PPO at kl_coef 0.02", "GRPO"} <= set(labels)
+    assert len(score.lines) == len(entropy.lines) == 6
+
+
+def test_folders_of_before_there_was_an_objective_have_no_figures_of_it(folders):
+    results = Results.load("frontier", folders["frontier"])
+    assert {"share", "training"} <= figures_of("frontier", results).keys()
+    without = [row for row in results.rows if not row.metric.startswith("share")]
+    before = replace(results, rows=without)
+    assert not {"share", "training"} & figures_of("frontier", before).keys()
+    assert "training" not in figures_of("frontier", replace(results, folder=None))
 
 
 def test_names_of_single_figures_go_to_their_studies():
