@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator, PercentFormatter
 
 from suite.figures.page import StudyFigure, page
 from suite.figures.style import SINGLE_COLUMN, colour, line_style, marker
@@ -43,7 +43,7 @@ def share(axes: Axes, rows: Sequence[Row]) -> None:
             axes.plot(line.at, at_least, color=colour(method), linestyle=line_style(method), linewidth=0.8)
     prices = [point.beta for method in tuned_methods(rows) for point in share_points(rows, method)]
     _price_axis(axes, prices or [point.beta for point in best])
-    axes.set_ylim(max(LOWEST, axes.get_ylim()[0]) - 0.03, 1.08)
+    axes.set_ylim(max(LOWEST, axes.get_ylim()[0]) - 0.08, 1.08)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("share of the optimum")
 
@@ -62,7 +62,7 @@ def _points(axes: Axes, points: Sequence[SharePoint], method: str, bounded: bool
         markersize=4,
         elinewidth=0.9,
         color=colour(method),
-        label=title(method) + (", bound" if bounded else ""),
+        label=title(method) + (", at most" if bounded else ""),
     )
 
 
@@ -73,7 +73,7 @@ def _price_axis(axes: Axes, prices: Sequence[float]) -> None:
     axes.set_xlim(low / 1.4, high * 1.4)
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low / 1.4 <= tick <= high * 1.4]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.set_xlabel("price of a nat of KL, kl_coef (logit)")
 
 

@@ -199,8 +199,8 @@ def test_the_frontier_is_drawn_at_the_rows_over_all_seeds(folders, pages, panel,
 def test_shares_stand_at_their_prices_open_where_they_are_bounds(folders, pages):
     (axes,) = pages["frontier", "share"].axes
     handles, labels = axes.get_legend_handles_labels()
-    assert set(labels) == {"best-of-n, best n", "PPO", "PPO, bound", "RLOO", "GRPO", "best-of-n SFT"}
-    points, bounds = (handles[labels.index(name)][0] for name in ("PPO", "PPO, bound"))
+    assert set(labels) == {"best-of-n, best n", "PPO", "PPO, at most", "RLOO", "GRPO", "best-of-n SFT"}
+    points, bounds = (handles[labels.index(name)][0] for name in ("PPO", "PPO, at most"))
     assert points.get_xdata().tolist() == [0.1, 0.2, 0.5]
     assert bounds.get_xdata().tolist() == [0.02, 0.05]
     assert (points.get_fillstyle(), bounds.get_fillstyle()) == ("full", "none")
