@@ -105,7 +105,7 @@ def test_policies_with_too_few_responses_are_left_out(tmp_path):
     )
     assert training_budget(folder).responses == 24 * 32
     results = loaded("smollm2", folder)
-    assert {row.method for row in results.rows} == {"base", "best_of_n"}
+    assert {row.method for row in results.rows} == {"base", "best_of_n", "optimum"}
     assert sorted(figures_of("smollm2", results)) == ["quality", "reward_distribution", "reward_vs_n"]
     for figure in figures_of("smollm2", results).values():
         assert "PPO" not in figure.caption(results)
@@ -136,6 +136,22 @@ def rows_of_two():
         Row("ppo", None, 8, 1, "kl", 3.0, 2.0, 4.0, "rao_blackwell", "kl_coef=0.1"),
         Row("ppo", None, 8, 1, "kl", 9.0, 8.0, 9.5, "monte_carlo", "kl_coef=0.1"),
     ]
+
+
+def test_shares_of_the_optimum_have_a_column_where_there_are_any():
+    of_ppo = ("ppo", None, 8, 1)
+    more = [
+        *rows_of_two(),
+        Row(*of_ppo, "share_of_optimum_at_most", 0.512, 0.45, 0.58, None, "kl_coef=0.1"),
+        Row("best_of_n", None, None, 2, "share_of_optimum", 0.8, 0.7, 0.9),
+        Row("best_of_n", None, None, 2, "beta", 0.5),
+    ]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in paper_tables.markdown(more).splitlines()]
+    assert lines[0] == [*paper_tables.COLUMNS[:5], "share of optimum", *paper_tables.COLUMNS[5:]]
+    assert [line[1] for line in lines[3:5]] == ["n = 2", "n = 4"]
+    assert [line[5] for line in lines[2:]] == ["–", "80%<br>[70%, 90%]", "–", "≤ 51%<br>[45%, 58%]"]
+    assert r"$\le$ 51\%" in paper_tables.latex(more)
+    assert r"{\scriptsize [45\%, 58\%]}" in paper_tables.latex(more)
 
 
 def test_markdown():
