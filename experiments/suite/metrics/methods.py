@@ -32,7 +32,7 @@ METHODS = {
     "grpo": MethodStyle("GRPO", "#009E73", "^", (0, (3, 1, 1, 1, 1, 1))),
     "bon_sft": MethodStyle("best-of-n SFT", "#E69F00", "D", (0, (5, 1))),
     "published": MethodStyle("published policy"),
-    "optimum": MethodStyle("optimum", "#000000", "*"),
+    "optimum": MethodStyle("optimum", "#000000", "*", (0, (9, 1))),
 }
 
 
