@@ -41,7 +41,7 @@ def train(task: TrainingTask) -> Training:
 def _train(task: TrainingTask, resume: Path | None) -> None:
     config, device = _settings(task), task.policy.model.device
     pool = training_pool(task)
-    prompts, responses, rewards = chosen(pool)
+    prompts, responses, rewards = chosen(pool, config.choice)
     log = read_log(resume) if resume else []
     first = len(log) + 1
 
@@ -120,9 +120,13 @@ def training_pool(task: TrainingTask) -> Candidates:
     return pool
 
 
-def chosen(pool: Candidates) -> tuple[list[list[int]], list[list[int]], np.ndarray]:
-    """Token ids of every prompt and of its best response (the end-of-sequence token included), and the rewards [P]."""
-    best = pool.scores["proxy"].argmax(1)
+def chosen(pool: Candidates, choice: str = "best") -> tuple[list[list[int]], list[list[int]], np.ndarray]:
+    """Token ids of every prompt and of its chosen response (the end-of-sequence token included), and the rewards [P].
+
+    The `random` choice is the first candidate: candidates of a prompt are drawn alike.
+    """
+    scores = pool.scores["proxy"]
+    best = scores.argmax(1) if choice == "best" else np.zeros(len(scores), dtype=np.int64)
     every = range(pool.num_prompts)
     responses = [pool.token_ids[p, best[p], : pool.lengths[p, best[p]]].tolist() for p in every]
     return [list(ids) for ids in pool.prompt_token_ids], responses, pool.scores["proxy"][every, best]

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from suite.baselines.average import MovingAverage
 from suite.baselines.interface import TrainingTask
-from suite.config.baselines import EVALUATION_KEYS, BaselineConfig
+from suite.config.baselines import BaselineConfig, trained_by
 from suite.runtime import device as devices
 from suite.runtime import distributed
 from suite.runtime.errors import UserError
@@ -29,6 +30,9 @@ class Checkpoints(TrainerCallback):
         self, task: TrainingTask, policy: Any, optimizer: Any, log: list[dict[str, Any]], critic: Any | None = None
     ) -> None:
         self.task, self.policy, self.optimizer, self.log, self.critic = task, policy, optimizer, log, critic
+        decay = getattr(task.config, "ema_decay", 0.0)
+        resume = checkpoint_folder(task.folder, len(log)) if log else None
+        self.average = MovingAverage(policy, decay, resume) if decay else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by PPO's trainer after every update."""
@@ -37,6 +41,8 @@ class Checkpoints(TrainerCallback):
     def keep(self) -> None:
         """After every update: tell of it, and write a checkpoint if it is one that has one (the first process does)."""
         update = len(self.log)
+        if self.average is not None:
+            self.average.update()
         if self.task.on_update is not None:
             self.task.on_update(self.log)
         kept = checkpoint_updates(self.task.config)
@@ -51,6 +57,8 @@ class Checkpoints(TrainerCallback):
         temporary = Path(tempfile.mkdtemp(dir=self.task.folder, prefix=".writing-"))
         self.policy.save_pretrained(temporary)
         self.task.policy.tokenizer.save_pretrained(temporary)
+        if self.average is not None:
+            self.average.save(temporary)
         if getattr(self.task.config, "resumable", True):
             if self.critic is not None:
                 save_file(self.critic.state_dict(), temporary / "critic.safetensors")
@@ -79,11 +87,7 @@ def checkpoint_updates(config: BaselineConfig) -> list[int]:
 def described(task: TrainingTask) -> dict[str, Any]:
     """All that determines a training's result, as JSON has it: it stands in every checkpoint."""
     return {
-        **{
-            f"baseline.{key}": value
-            for key, value in asdict(task.config).items()
-            if key not in (*EVALUATION_KEYS, "precision")
-        },
+        **{f"baseline.{key}": value for key, value in trained_by(task.config).items()},
         **{f"sampling.{key}": value for key, value in asdict(task.sampling).items()},
         "policy": task.policy.digest,
         "proxy": getattr(task.proxy, "digest", None),

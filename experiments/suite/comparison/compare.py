@@ -21,6 +21,7 @@ from suite.analysis.findings import (
 from suite.analysis.objective import Gained, Yardstick, best_of_n_rows, gained, optimum_rows, price_of
 from suite.baselines.health import warnings
 from suite.baselines.interface import Training, train
+from suite.comparison.changed_weights import changed_pools
 from suite.comparison.setup import Comparison, pool_maker, training_task
 from suite.metrics.cost import Costs, seconds_spent
 from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows
@@ -118,6 +119,8 @@ def _compare(comparison: Comparison, on_update: Callable[[list[dict[str, Any]]],
                 rows += curve_rows(study, pool, method, update, config.n, tuned_flops)
             else:
                 rows += checkpoint_rows(study, pool, method, update)
+    for changed, setting, few in changed_pools(comparison, maker, training):
+        rows += [replace(row, setting=setting) for row in checkpoint_rows(study, few, changed, last)]
     with comparison.timed("evaluation"):
         path = TrainingPath.of(base, tuned_pools)
         costs = None

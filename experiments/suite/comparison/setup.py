@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bon import Candidates
 from suite.baselines.interface import TrainingTask
 from suite.baselines.published import check_published
-from suite.config.baselines import EVALUATION_KEYS, PublishedConfig
+from suite.config.baselines import PublishedConfig, trained_by
 from suite.config.run import RunConfig
 from suite.data.tasks import read_task
 from suite.metrics.cost import request_flops
@@ -140,11 +140,10 @@ def pool_maker(comparison: Comparison) -> PoolMaker:
 def training_task(comparison: Comparison, cache: Path) -> TrainingTask:
     """Return the input of the configured baseline; its folder is named by a hash of all that determines the result."""
     config = comparison.config
-    trained_by = {k: v for k, v in asdict(config.baseline).items() if k not in (*EVALUATION_KEYS, "precision")}
     key = digest(
         {
             "format": _FORMAT,
-            "baseline": trained_by,
+            "baseline": trained_by(config.baseline),
             "sampling": asdict(config.sampling),
             "policy": comparison.policy.digest,
             "proxy": [comparison.judges["proxy"].digest, config.reward.proxy.label],

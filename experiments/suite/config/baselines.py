@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -12,7 +13,9 @@ from suite.config.rules import Rule
 #: Trainers whose `kl_coef` is the price of a nat in reward; GRPO's is on a scale of its own.
 PRICED = ("ppo", "rloo")
 #: Keys that say how a policy is evaluated and kept, not how it is trained.
-EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable")
+EVALUATION_KEYS = ("num_candidates", "checkpoint_candidates", "evaluate_every", "resumable", "line_steps")
+#: Keys that change nothing at this value. There they are left out of what names a training: earlier ones do not know them.
+OFF: dict[str, Any] = {"ema_decay": 0.0, "line_steps": [], "choice": "best"}
 #: Where PPO's critic may start.
 CRITICS = ("auto", "reward", "frozen", "own", "shared")
 #: How a learning rate goes on after its peak.
@@ -81,6 +84,12 @@ class TrainedConfig(BaselineConfig):
     """Gradients are clipped to this norm."""
     precision: str = "auto"
     """Of matrix products in training: `float32`, `bfloat16`; `auto`: bfloat16 on a GPU that has it, else float32."""
+    ema_decay: float = 0.0
+    """Keep an exponential moving average of the policy over its updates, from the base policy on, and evaluate it beside the
+    policy; 0: keep none."""
+    line_steps: list[float] = field(default_factory=list)
+    """Also evaluate the weights base + step x (trained - base) of the final policy for each of these steps: a frontier from
+    one training, between the two below 1 and beyond the trained one above."""
     resumable: bool = True
     """Checkpoints hold optimizer and critic too, up to five times the policy's size, and a stopped training goes on from the
     last one; otherwise it begins anew."""
@@ -101,6 +110,14 @@ class TrainedConfig(BaselineConfig):
             (0 <= self.adam_beta2 < 1, "baseline.adam_beta2", self.adam_beta2, "at least 0 and less than 1"),
             (self.adam_epsilon > 0, "baseline.adam_epsilon", self.adam_epsilon, "greater than 0"),
             (self.max_grad_norm > 0, "baseline.max_grad_norm", self.max_grad_norm, "greater than 0"),
+            (0 <= self.ema_decay < 1, "baseline.ema_decay", self.ema_decay, "at least 0 and less than 1"),
+            (
+                len(set(self.line_steps)) == len(self.line_steps)
+                and all(step > 0 and step != 1 and math.isfinite(step) for step in self.line_steps),
+                "baseline.line_steps",
+                list(self.line_steps),
+                "different numbers greater than 0; 0 is the base policy and 1 the trained one",
+            ),
             (
                 self.precision in ("auto", "float32", "bfloat16"),
                 "baseline.precision",
@@ -266,7 +283,9 @@ class BonSFTConfig(TrainedConfig):
     name: str = "bon_sft"
     """Of the baseline."""
     best_of: int = 8
-    """Responses drawn to each training prompt; the best is learned."""
+    """Responses drawn to each training prompt, of which one is learned."""
+    choice: str = "best"
+    """Which one: the `best`, or one at `random`: a control that says what fitting to the policy's own responses does."""
     num_prompts: int = 256
     """Training prompts, no more than the updates get to; `best_of` responses are drawn to each, once, from the base policy."""
     epochs: int = 4
@@ -288,6 +307,7 @@ class BonSFTConfig(TrainedConfig):
         """What must hold before anything is loaded."""
         return [
             (self.best_of >= 1, "baseline.best_of", self.best_of, "at least 1"),
+            (self.choice in ("best", "random"), "baseline.choice", self.choice, "best or random"),
             (self.num_prompts >= 1, "baseline.num_prompts", self.num_prompts, "at least 1"),
             (self.epochs >= 1, "baseline.epochs", self.epochs, "at least 1"),
             *super().rules(),
@@ -301,7 +321,7 @@ class BonSFTConfig(TrainedConfig):
     def told(self) -> str:
         """The settings that matter most, for the announcement of a run."""
         return (
-            f"the best of {self.best_of} for {self.num_prompts} prompts, {self.updates} updates of {self.batch_size}, "
+            f"{'the best' if self.choice == 'best' else 'a random one'} of {self.best_of} for {self.num_prompts} prompts, {self.updates} updates of {self.batch_size}, "
             f"learning rate {self.learning_rate}"
         )
 
@@ -339,3 +359,13 @@ TRAINERS = {name: f"suite.baselines.{name}" for name in BASELINES if name != "no
 def trained_baselines() -> list[str]:
     """Return the baselines whose policies are trained here."""
     return [name for name in TRAINERS if name != "published"]
+
+
+def trained_by(config: BaselineConfig) -> dict[str, Any]:
+    """Return the settings that a training's result depends on, its precision aside; they name its folder."""
+    return {key: value for key, value in switched_on(config).items() if key not in (*EVALUATION_KEYS, "precision")}
+
+
+def switched_on(config: BaselineConfig) -> dict[str, Any]:
+    """Return all settings but those that are off."""
+    return {key: value for key, value in asdict(config).items() if key not in OFF or value != OFF[key]}

@@ -17,8 +17,20 @@ from suite.metrics.naming import axis_title, called, setting_title, title
 from suite.metrics.optimum_series import optimum_curve
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
-from suite.metrics.series import MEASURED, Curve, level, middle, over_n, over_settings, over_training, settings, tuned_methods
+from suite.metrics.series import (
+    MEASURED,
+    Curve,
+    level,
+    middle,
+    on_line,
+    over_n,
+    over_settings,
+    over_training,
+    settings,
+    tuned_methods,
+)
 from suite.metrics.text import number, seeds_and_prompts
+from suite.metrics.vocabulary import EMA, LINE
 
 #: Estimates of best-of-n's KL and their dashes; drawn where they depart from the bound.
 ESTIMATES = {"beirami": ("-.", "best-of-n, KL estimate"), "levels": (":", "best-of-n, KL from tied scores")}
@@ -78,11 +90,26 @@ def _tuned(axes: Axes, rows: Sequence[Row], method: str, metric: str) -> None:
         axes.plot(path_kl.value, path.value, marker(method), markersize=2, color=colour(method), markerfacecolor="white")
     elif len(choices) == 1:
         error_bars(axes, kl, value, method, title(method), "none")
+    for setting in choices:
+        _changed(axes, rows, method, metric, setting)
     top = f"{method}+best_of_n"
     for setting in choices:
         on_top, its_kl = over_n(rows, top, metric, setting), over_n(rows, top, "kl", setting, "bound")
         if len(on_top.at) > 1 and len(its_kl.at) == len(on_top.at):
             axes.plot(its_kl.value, on_top.value, color=colour(method), linestyle=ON_TOP, linewidth=0.9, label=title(top))
+
+
+def _changed(axes: Axes, rows: Sequence[Row], method: str, metric: str, setting: str) -> None:
+    """Policies that a training gives beside its own: a thin line through those between weights, a ring for their average."""
+    line_kl, line = on_line(rows, method, metric, setting)
+    if len(line.at):
+        axes.plot(line_kl.value, line.value, "-", color=colour(method), linewidth=0.6, marker=".", markersize=2,
+                  label=title(f"{method}{LINE}"))  # fmt: skip
+    average = f"{method}{EMA}"
+    kl, value = level(rows, average, "kl", setting, MEASURED), level(rows, average, metric, setting)
+    if kl and value:
+        axes.plot([kl.value], [value.value], marker(method), color=colour(method), markersize=4, markerfacecolor="none",
+                  label=title(average))  # fmt: skip
 
 
 def error_bars(axes: Axes, x: Curve, y: Curve, method: str, label: str, style: Any) -> None:

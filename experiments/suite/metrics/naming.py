@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from suite.metrics.methods import style_of
 from suite.metrics.registry import MEASURES
+from suite.metrics.vocabulary import EMA, LINE
 
 #: What rows call a share of the optimum: known, at most, or (of a method that loses) at least.
 BOUNDED_SHARE = {None: "share_of_optimum", "upper": "share_of_optimum_at_most", "lower": "share_of_optimum_at_least"}
+#: What is added to the title of a training for the policies that it gives beside its own.
+_CHANGED = {LINE: "along the line from the base policy", EMA: "averaged weights"}
 
 
 def axis_title(metric: str) -> str:
@@ -26,6 +29,9 @@ def title(method: str, n: int | None = None) -> str:
     best = "best-of-n" if n is None else f"best-of-{n}"
     if method == "best_of_n":
         return best
+    for suffix, words in _CHANGED.items():
+        if method.endswith(suffix):
+            return f"{title(method.removesuffix(suffix))}, {words}"
     tuned = style_of(method).title
     return f"{tuned} + {best}" if method.endswith("best_of_n") else tuned
 

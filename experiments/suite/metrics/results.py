@@ -15,6 +15,7 @@ from bon.intervals import Interval
 from suite.metrics.rows import Row, Rows, read_rows
 from suite.metrics.series import over_seeds, settings, tuned_methods
 from suite.metrics.updates import load_curves, run_curves
+from suite.metrics.vocabulary import CHANGED
 from suite.runtime.errors import UserError
 
 Array = NDArray[np.float64]
@@ -58,7 +59,7 @@ class Results:
         """From all rows of a study, those of each seed included."""
         tuned: dict[str, set[int]] = {}
         for row in rows:
-            if row.step is not None and row.seed is not None:
+            if row.step is not None and row.seed is not None and not row.method.endswith(CHANGED):
                 tuned.setdefault(row.method, set()).add(row.seed)
         return cls(study, Rows(over_seeds(rows)), findings, folder, {method: len(seeds) for method, seeds in tuned.items()})
 

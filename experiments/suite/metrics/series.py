@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.metrics.rows import Row, select
+from suite.metrics.vocabulary import CHANGED, LINE
 
 Array = NDArray[np.float64]
 #: The kind of KL that tuned policies are drawn at.
@@ -53,7 +54,27 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 
 def tuned_methods(rows: Sequence[Row]) -> list[str]:
     """Methods that are trained policies, in the order of the rows."""
-    return list(dict.fromkeys(row.method for row in rows if row.step is not None and "+" not in row.method))
+    found = dict.fromkeys(row.method for row in rows if row.step is not None and "+" not in row.method)
+    return [method for method in found if not method.endswith(CHANGED)]
+
+
+def on_line(rows: Sequence[Row], method: str, metric: str, setting: str = "") -> tuple[Curve, Curve]:
+    """Measured KL and a metric of the base policy, a trained one and those on the line through both, in the order of KL."""
+    line = f"{method}{LINE}"
+    own = [choice for choice in settings(rows, line) if choice.rpartition(" ")[0] == setting]
+    pairs = [
+        (kl, value)
+        for choice in own
+        if (kl := level(rows, line, "kl", choice, MEASURED)) and (value := level(rows, line, metric, choice))
+    ]
+    trained = level(rows, method, "kl", setting, MEASURED), level(rows, method, metric, setting)
+    start = select(rows, method="base", metric=metric, n=1)[:1]
+    if not pairs or not start or not all(trained):
+        return curve([], []), curve([], [])
+    pairs += [(Row("base", None, None, 1, "kl", 0.0), start[0]), trained]  # type: ignore[list-item]
+    pairs.sort(key=lambda pair: pair[0].value)
+    order = list(range(len(pairs)))
+    return curve(order, [kl for kl, _ in pairs]), curve(order, [value for _, value in pairs])
 
 
 def last_step(rows: Sequence[Row], method: str, setting: str = "") -> int | None:

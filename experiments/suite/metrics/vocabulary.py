@@ -12,3 +12,7 @@ PROXY_TOKENS = "proxy_tokens"
 MONTE_CARLO, RAO_BLACKWELL = "kl_monte_carlo", "kl_rao_blackwell"
 #: Column of the log-probability under the base policy as it is, where sampling warps it; elsewhere `ref_logprobs` is the same.
 BASE_LOGPROB = "base_logprob"
+
+#: Ends of the names of policies that a training gives beside its own: along the line from the base policy's weights, averaged.
+LINE, EMA = "_line", "_ema"
+CHANGED = (LINE, EMA)

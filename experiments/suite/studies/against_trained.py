@@ -15,6 +15,7 @@ from suite.metrics.evaluation import Study, curve_rows
 from suite.metrics.rows import Row, write_rows
 from suite.metrics.search import search_flops
 from suite.runtime.files import rounded, write_json
+from suite.studies.changed_weights import changed_rows
 from suite.studies.objectives import gained_over_seeds, objective_rows, yardstick_of
 from suite.studies.over_seeds import (
     Measured,
@@ -45,6 +46,7 @@ def rebuild(folder: Path, name: str, stored: Stored) -> None:
     for group in groups.values():
         rows += [row for found in group for row in rows_of_training(study, found)]
         rows += rows_over_seeds(group)
+        rows += changed_rows(study, [found.trained for found in group])
     yardstick = yardstick_of(study, stored)
     objectives = {} if yardstick is None else gained_over_seeds(yardstick, stored.groups())
     if yardstick is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from suite.comparison.setup import Comparison
+from suite.config.baselines import switched_on
 from suite.config.run import RunConfig
 from suite.runtime.files import write_json
 from suite.runtime.hashing import digest
@@ -40,7 +41,7 @@ def training_recipe(comparison: Comparison, config: RunConfig) -> str:
 
     Devices are left out: a study may be made on several machines.
     """
-    baseline = {key: value for key, value in asdict(config.baseline).items() if key != "resumable"}
+    baseline = {key: value for key, value in switched_on(config.baseline).items() if key != "resumable"}
     baseline["num_candidates"] = max(config.baseline.num_candidates, config.n)
     made_by = {"baseline": baseline, "seed": config.seed, "training_prompts": comparison.training_prompts}
     return digest({**_common(comparison, config), **made_by})

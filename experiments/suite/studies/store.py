@@ -24,7 +24,15 @@ from suite.metrics.cost import request_flops_at
 from suite.metrics.results import Scores, stored_scores
 from suite.runtime.errors import UserError, one_line
 from suite.runtime.files import write_json
-from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_curves, save_pool, save_scores
+from suite.studies.pool_files import (
+    load_checkpoints,
+    load_pool,
+    read_facts,
+    save_checkpoints,
+    save_curves,
+    save_pool,
+    save_scores,
+)
 from suite.studies.progress import progress
 
 #: Of everything in a study's folder; a change that old files cannot be read with makes it one more.
@@ -33,6 +41,8 @@ SCHEMA = 2
 READABLE = (1, 2)
 #: The base policy's pool, and its larger one.
 BASE, OPTIMUM = "base", "optimum"
+#: Where the pools of policies that trainings give beside their own are kept.
+CHANGED = "changed"
 
 Settings = TypeVar("Settings")
 
@@ -48,6 +58,7 @@ class Trained:
         kl_coef: what it paid for a nat of KL; None where there is no such key, or the folder does not say.
         log: rows of its updates; empty once it is read back.
         stages: seconds of everything that was done for it, by stage.
+        changed: (method, setting) -> pool of a policy that it gives beside its own: `ppo_line` at `step=0.5`, `ppo_ema`.
     """
 
     method: str
@@ -61,6 +72,7 @@ class Trained:
     kl_coef: float | None = None
     log: Sequence[Mapping[str, Any]] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
+    changed: Mapping[tuple[str, str], Candidates] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -146,6 +158,10 @@ def save_trained(folder: Path, trained: Trained, recipe: str = "", made: Mapping
     earlier = {step: pool for step, pool in trained.pools.items() if step != trained.last}
     if earlier:
         save_checkpoints(earlier, folder / "checkpoints" / f"{trained.name}.parquet", facts)
+    if trained.changed:
+        numbered = dict(enumerate(trained.changed.values()))
+        policies = {"policies": [list(policy) for policy in trained.changed]}
+        save_checkpoints(numbered, folder / CHANGED / f"{trained.name}.parquet", {**facts, **policies})
     if trained.log:
         save_curves(trained.log, folder / "updates" / f"{trained.name}.parquet", facts)
     last = {"step": trained.last, "pools": len(trained.pools), "stages": dict(trained.stages), "recipe": recipe}
@@ -223,6 +239,12 @@ def _training(folder: Path, name: str, steps: int, base: Candidates) -> Trained:
     earlier = {}
     if steps > 1:
         earlier = load_checkpoints(folder / "checkpoints" / f"{name}.parquet", final.prompt_token_ids)
+    changed: dict[tuple[str, str], Candidates] = {}
+    beside = folder / CHANGED / f"{name}.parquet"
+    if beside.is_file():
+        pools = load_checkpoints(beside, final.prompt_token_ids)
+        policies = (read_facts(beside) or {})["policies"]
+        changed = {(method, setting): pools[k] for k, (method, setting) in enumerate(policies)}
     return Trained(
         method=facts["method"],
         setting=facts["setting"],
@@ -233,4 +255,5 @@ def _training(folder: Path, name: str, steps: int, base: Candidates) -> Trained:
         seconds=facts["training_seconds"],
         reward_tokens=facts.get("reward_tokens"),
         kl_coef=facts.get("kl_coef"),
+        changed=changed,
     )

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 
 from suite.baselines.interface import train
+from suite.comparison.changed_weights import changed_pools
 from suite.comparison.compare import checkpoint_pools
 from suite.comparison.setup import Comparison, pool_maker, prepare, training_task
 from suite.config.run import RunConfig
@@ -58,8 +59,10 @@ def _trained(prepared: Comparison, setting: str, config: RunConfig) -> Trained:
     with comparison.timed(f"{config.baseline.name} training") as spent:
         training = train(training_task(comparison, located(config.cache)))
         spent(training.seconds)
-    pools = {step: pool for step, _, pool in checkpoint_pools(comparison, pool_maker(comparison), training)}
+    maker = pool_maker(comparison)
+    pools = {step: pool for step, _, pool in checkpoint_pools(comparison, maker, training)}
+    changed = {(method, step): pool for method, step, pool in changed_pools(comparison, maker, training)}
     cost = training.tokens, training.flops, training.seconds, training.reward_tokens
     kl_coef = getattr(config.baseline, "kl_coef", None)
     made = config.baseline.name, setting, config.seed, pools
-    return Trained(*made, *cost, kl_coef, training.log, comparison.seconds)
+    return Trained(*made, *cost, kl_coef, training.log, comparison.seconds, changed)

@@ -54,6 +54,17 @@ def test_the_best_is_kept_with_its_end(make_task, tmp_path):
         assert rewards[p] == max(pool.scores["proxy"][p])
 
 
+def test_the_control_learns_one_of_the_same_responses_whatever_its_reward(make_task, tmp_path):
+    task = make_task(tmp_path, choice="random")
+    pool = bon_sft.training_pool(task)
+    _, responses, rewards = bon_sft.chosen(pool, "random")
+    assert responses == [pool.token_ids[p, 0, : pool.lengths[p, 0]].tolist() for p in range(16)]
+    np.testing.assert_array_equal(rewards, pool.scores["proxy"][:, 0])
+    assert rewards.mean() < bon_sft.chosen(pool)[2].mean()
+    control = train(task)
+    assert not same_weights(weights(control), weights(train(make_task(tmp_path / "best"))))
+
+
 def test_an_end_of_sequence_token_is_learned(policy, hand_pool):
     eos = policy.tokenizer.eos_token_id
     pool = hand_pool([[0.0, 1.0]], token_ids=np.array([[[4, 5, 6, 7], [8, 9, eos, 0]]]), lengths=np.array([[4, 3]]))

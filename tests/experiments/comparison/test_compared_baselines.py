@@ -3,12 +3,13 @@
 import pytest
 
 from suite.comparison.compare import compare
-from suite.comparison.setup import prepare
+from suite.comparison.setup import prepare, training_task
 from suite.config.baselines import BASELINES, TRAINERS
 from suite.figures.run_figures import draw_figures
 from suite.metrics.naming import title
 from suite.metrics.rows import select
 from suite.metrics.samples import sample_table
+from suite.metrics.series import on_line, tuned_methods
 from suite.reports.terminal import next_steps, plan, table, verdict
 
 
@@ -47,6 +48,31 @@ def test_a_baseline_on_the_same_axes(compared, baseline, tmp_path):
     assert all(len(line) == 7 for line in sample_table(outcome.pools, 4, 3))
     figures = draw_figures(outcome.rows, outcome.pools, 4, tmp_path / "figures")
     assert all(path.is_file() for path in figures)
+
+
+def test_a_training_gives_policies_beside_its_own(configure, fewer_reviews, tmp_path):
+    keys = ("baseline.line_steps=[0.5,2]", "baseline.ema_decay=0.5")
+    comparison = prepare(configure("experiment=smoke", "baseline=bon_sft", "resamples=100", *keys))
+    outcome = compare(comparison)
+    kl = {(row.method, row.setting): row.value for row in outcome.rows
+          if row.method.startswith("bon_sft") and row.n == 1 and row.kl_kind == "rao_blackwell" and row.step == 2}  # fmt: skip
+    assert kl.keys() == {
+        ("bon_sft", ""), ("bon_sft_line", "step=0.5"), ("bon_sft_line", "step=2"), ("bon_sft_ema", "")
+    }  # fmt: skip
+    # Twice as far on the line is further from the base policy, half as far nearer; so is an average that begins there.
+    assert kl["bon_sft_line", "step=0.5"] < kl["bon_sft", ""] < kl["bon_sft_line", "step=2"]
+    assert kl["bon_sft_ema", ""] < kl["bon_sft", ""]
+    # They are on the axes of the figure, and none of the methods that tables and sentences speak of.
+    assert tuned_methods(outcome.rows) == ["bon_sft"]
+    at, values = on_line(outcome.rows, "bon_sft", "proxy")
+    assert at.value.tolist() == sorted([0.0, *(kl[key] for key in kl if key[0] != "bon_sft_ema")])
+    assert len(values.value) == 4
+    assert all(path.is_file() for path in draw_figures(outcome.rows, outcome.pools, 4, tmp_path / "figures"))
+    # Neither key makes another training of it, but for the average, which is kept in the checkpoints.
+    other = prepare(configure("experiment=smoke", "baseline=bon_sft", "baseline.line_steps=[3]"))
+    plain = prepare(configure("experiment=smoke", "baseline=bon_sft"))
+    assert training_task(other, tmp_path).folder == training_task(plain, tmp_path).folder
+    assert training_task(comparison, tmp_path).folder != training_task(plain, tmp_path).folder
 
 
 def test_training_and_evaluation_prompts_come_from_different_reviews(configure, fewer_reviews, fewer_splits):

@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException
 
 from suite.comparison import setup
 from suite.comparison.setup import prepare
-from suite.config.baselines import BASELINES, BonSFTConfig
+from suite.config.baselines import BASELINES, OFF, BonSFTConfig, PPOConfig, switched_on, trained_by
 from suite.config.registry import checked_config
 from suite.config.run import RunConfig
 from suite.data import imdb
@@ -153,6 +153,34 @@ def test_a_baseline_without_further_words_has_the_defaults_of_its_class(configur
 def test_updates_of_a_fine_tuning(settings, updates, num_prompts):
     for made in (BonSFTConfig(**settings), dataclasses.replace(BonSFTConfig(**settings), num_candidates=3)):
         assert (made.updates, made.num_prompts) == (updates, num_prompts)
+
+
+def test_keys_that_are_off_are_no_part_of_what_names_a_training():
+    plain = trained_by(PPOConfig())
+    assert "ema_decay" not in plain
+    assert "line_steps" not in plain
+    assert trained_by(PPOConfig(line_steps=[0.5])) == plain  # an evaluation's
+    assert trained_by(PPOConfig(ema_decay=0.9)) == {**plain, "ema_decay": 0.9}
+    assert "choice" not in trained_by(BonSFTConfig())
+    assert trained_by(BonSFTConfig(choice="random"))["choice"] == "random"
+    assert "line_steps" in switched_on(PPOConfig(line_steps=[0.5]))  # a study's pools are others with it
+    assert OFF.keys() <= {field.name for kind in BASELINES.values() for field in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("baseline.ema_decay=1", "at least 0 and less than 1"),
+        ("baseline.line_steps=[1]", "0 is the base policy and 1 the trained one"),
+        ("baseline.line_steps=[0.5,0.5]", "different numbers"),
+        ("baseline.line_steps=[-1]", "greater than 0"),
+    ],
+)
+def test_policies_beside_the_trained_one(configure, override, said):
+    with pytest.raises(UserError, match=override.partition("=")[0]) as caught:
+        configure("baseline=rloo", override).check()
+    assert said in str(caught.value)
+    configure("baseline=rloo", "baseline.ema_decay=0.9", "baseline.line_steps=[0.5,1.5]").check()
 
 
 @pytest.mark.parametrize("key", ["results", "cache"])

@@ -18,11 +18,13 @@ from suite.config.planned import PlannedTraining, upgraded_plan
 from suite.config.registry import register
 from suite.config.run import RunConfig
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
+from suite.metrics.evaluation import Study
 from suite.metrics.rows import Row, write_rows
 from suite.runtime.errors import UserError
 from suite.runtime.paths import REPOSITORY
 from suite.studies import benchmark, store
 from suite.studies.agreement import Number, agree, disagreements
+from suite.studies.changed_weights import changed_rows
 from suite.studies.pool_files import load_checkpoints, load_pool, save_checkpoints, save_pool
 from suite.studies.protocols import detection, one_draw
 
@@ -40,6 +42,32 @@ def test_configurations_of_results_name_no_folder_of_one_machine(path):
 
     given = values(OmegaConf.to_container(OmegaConf.load(path)))
     assert [value for value in given if isinstance(value, str) and value.startswith(("/", "~"))] == []
+
+
+def test_policies_beside_a_training_come_back_with_it_and_have_rows_over_seeds(random_pools, tmp_path):
+    base, tuned = random_pools["base"], random_pools["ppo"]
+    trained = []
+    for seed in (0, 1):
+        few = tuned.first(2)
+        scores = {name: values + 0.1 * seed for name, values in few.scores.items()}
+        changed = {("ppo_line", "step=0.5"): dataclasses.replace(few, scores=scores), ("ppo_ema", ""): few}
+        one = store.Trained("ppo", "kl_coef=0.2", seed, {4: tuned}, 5, 6, 7.0, changed=changed)
+        store.save_trained(tmp_path, one)
+        trained.append(store._training(tmp_path, one.name, 1, tuned))
+        assert trained[-1].changed.keys() == changed.keys()
+        again = trained[-1].changed["ppo_line", "step=0.5"]
+        np.testing.assert_array_equal(again.scores["gold"], scores["gold"].astype(np.float32))
+    rows = list(changed_rows(Study(base, 0, 50), trained))
+    assert {(row.method, row.setting, row.step) for row in rows} == {
+        ("ppo_line", "kl_coef=0.2 step=0.5", 4), ("ppo_ema", "kl_coef=0.2", 4)
+    }  # fmt: skip
+    gold = {row.seed: row.value for row in rows if (row.method, row.metric) == ("ppo_line", "gold")}
+    assert gold.keys() == {0, 1, None}
+    assert gold[1] - gold[0] == pytest.approx(0.1, abs=1e-6)
+    assert gold[None] == pytest.approx((gold[0] + gold[1]) / 2)
+    plain = store.Trained("ppo", "", 3, {4: tuned}, 5, 6, 7.0)
+    store.save_trained(tmp_path, plain)
+    assert store._training(tmp_path, plain.name, 1, tuned).changed == {}
 
 
 def test_a_pool_comes_back(random_pools, tmp_path):
