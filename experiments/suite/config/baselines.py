@@ -321,7 +321,8 @@ class BonSFTConfig(TrainedConfig):
     def told(self) -> str:
         """The settings that matter most, for the announcement of a run."""
         return (
-            f"{'the best' if self.choice == 'best' else 'a random one'} of {self.best_of} for {self.num_prompts} prompts, {self.updates} updates of {self.batch_size}, "
+            f"{'the best' if self.choice == 'best' else 'a random one'} of {self.best_of} for {self.num_prompts} prompts, "
+            f"{self.updates} updates of {self.batch_size}, "
             f"learning rate {self.learning_rate}"
         )
 
