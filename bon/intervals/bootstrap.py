@@ -96,8 +96,9 @@ def seeds_mean(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
     value = mean + seed + prompt + rest, all random. The mean's variance is (M_seed + M_prompt - M_rest) / (S P) in mean
     squares, negative components taken for 0, with Satterthwaite's (1946) degrees of freedom. Where the spread
-    between seeds dominates, a 95% interval covers 91% with 3 seeds and 94% with 5. It leans on seeds being roughly normal, as
-    everything does that infers a spread from so few.
+    between seeds dominates, a 95% interval covers 91% with 3 seeds and 94% with 5. It assumes that seeds are about normal, as
+    everything does that infers a spread from so few: where their means are skewed (exponential) and spread 0.6 to 1.3 times as
+    much as prompts do, it covers 83% to 85% with 3 seeds and 89% to 90% with 5 (200 simulated studies each, +- 2.5%).
 
     Args:
         values: [S, P] or [S, P, K], a number for each training seed and prompt; at least 2 seeds.

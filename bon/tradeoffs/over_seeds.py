@@ -3,6 +3,8 @@
 Each is what `bon.intervals`, `bon.tradeoffs.frontier` and `bon.tradeoffs.overoptimisation` say of one training. With few
 training seeds a bootstrap over them is too narrow, so all intervals here are `seeds_mean`'s: Student's t on crossed random
 effects. What is not a mean (a ratio, a fit, a point between two checkpoints) goes through the jackknife over prompts first.
+All of them hold as often as `seeds_mean` does, which with 3 to 5 skewed seeds is less than they say: equal KL, equivalent n,
+fits and shares of the optimum 82% to 86% with 3 seeds, 87% to 93% with 5.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class CoverageConfig:
     """Standard deviation between the trainings' means, in that of the prompts; 0.6 to 1.3 are those of the frontier's."""
     seed_skewness: float = 2.0
     """Skewness of the trainings' means: 0 is normal, 2 exponential."""
-    pool: int = 48
+    pool: int = 64
     """Candidates per prompt of the pool that the optimum is estimated from."""
     resamples: int = 400
     """Bootstrap samples behind every interval."""
