@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.model_view import view_of
-from bon.wrappers import unwrapped
+from bon.checks import positive
+from bon.model_facts import device_of, takes, usable_positions, vocabulary_size
+from bon.model_view import has_adapters, view_of
+from bon.wrappers import is_adapted, unwrapped
 
 _BATCH_TOKENS = 4096
 #: Logits in one batch, in numbers: 256 MiB in single precision. Whoever reads them makes several copies.
@@ -30,11 +32,12 @@ def response_logits(
         (padding is False, the end-of-sequence token True), and logits [B, T, V] in single precision.
     """
     model = view_of(unwrapped(model))
-    device = model.device
+    _check_fits(model, candidates)
+    device = device_of(model)
     prompt_lengths = np.array([len(ids) for ids in candidates.prompt_token_ids])
-    keeps = model._supports_logits_to_keep()
+    keeps = takes(model, "logits_to_keep")
     steps = candidates.token_ids.shape[2]
-    most = _BATCH_LOGITS // (model.config.get_text_config().vocab_size * (steps + 1))
+    most = _BATCH_LOGITS // ((vocabulary_size(model) or 1) * (steps + 1))
     for width in np.unique(prompt_lengths):
         of_width = np.flatnonzero(prompt_lengths == width)
         prompts = np.repeat(of_width, candidates.num_candidates)
@@ -61,8 +64,47 @@ def sequence_logprobs(
     model: Any, candidates: Candidates, temperature: float = 1.0, batch_tokens: int = _BATCH_TOKENS
 ) -> NDArray[np.float64]:
     """Log-probability of every response under `model` at `temperature`, summed over response tokens, in nats: [P, N]."""
+    temperature = positive("temperature", temperature)
     total = np.zeros(candidates.lengths.shape)
     for rows, ids, inside, logits in response_logits(model, candidates, batch_tokens):
         logprobs = (logits / temperature).log_softmax(-1).gather(-1, ids[..., None]).squeeze(-1)
         total[rows] = torch.where(inside, logprobs, 0.0).double().sum(1).cpu().numpy()
     return total
+
+
+def reference_of(ref_model: Any, policy: Any) -> Any:
+    """Return the reference of a policy, to be called.
+
+    A policy with an adapter has its reference inside: None means the policy with its adapter off, and so does the bare model
+    that PEFT wrapped, which has held the adapter in its layers since then.
+
+    Args:
+        ref_model: the reference, or None.
+        policy: the tuned policy.
+
+    Raises:
+        ValueError: None, for a policy without an adapter; or an adapter that is merged into the weights.
+    """
+    if ref_model is None:
+        inside = unwrapped(policy)
+        if not has_adapters(inside):
+            raise ValueError("the policy has no adapter to switch off: pass its reference as ref_model")
+        return view_of(inside, adapters=False)
+    reference = unwrapped(ref_model)
+    # Adapters that transformers loaded by itself belong to the model.
+    given_bare = not is_adapted(ref_model) and not getattr(reference, "_hf_peft_config_loaded", False)
+    return view_of(reference, adapters=not (given_bare and has_adapters(reference)))
+
+
+def _check_fits(model: Any, candidates: Candidates) -> None:
+    """Refuse token ids that the model does not have, and texts that are longer than it has positions."""
+    inside = np.arange(candidates.token_ids.shape[2]) < candidates.lengths[..., None]
+    largest = max(
+        candidates.token_ids[inside].max(initial=0), max((max(ids) for ids in candidates.prompt_token_ids), default=0)
+    )
+    known, room = vocabulary_size(model), usable_positions(model)
+    if known is not None and largest >= known:
+        raise ValueError(f"the pool holds token id {largest}, but the model has {known}: was it drawn with another tokenizer?")
+    lengths = np.array([len(ids) for ids in candidates.prompt_token_ids])[:, None] + candidates.lengths
+    if room is not None and lengths.max(initial=0) > room:
+        raise ValueError(f"the pool holds a text of {lengths.max()} tokens, but the model has a context of {room}")

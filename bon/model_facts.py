@@ -6,11 +6,13 @@ Policy, classifier and KL ask here alike. The model is that inside wrappers (`bo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+from bon.model_view import caller_of, view_of
 
 #: Names by which configs say how many positions a model has.
 _POSITIONS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "max_target_positions", "seq_length", "n_ctx")
@@ -44,7 +46,7 @@ def vocabulary_size(model: Any) -> int | None:
 
 def device_of(model: Any) -> torch.device:
     """Return the device that inputs go to: also of a model whose weights accelerate fetches when they are needed."""
-    device: torch.device = next(model.parameters()).device
+    device: torch.device = model.device
     if device.type != "meta":
         return device
     hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
@@ -81,15 +83,21 @@ def check_draws_texts(model: Any) -> None:
 
 
 def cache_bytes_per_token(model: Any) -> int:
-    """Return bytes of keys and values (or other state) of one token, measured in the cache that the model makes.
+    """Return bytes of keys and values (or other state) of one token, measured once in the cache that the model makes.
 
     Layers may differ in width. Where the model makes no cache from two tokens, its config is asked instead.
     """
-    try:
-        return _measured(model)
-    except Exception:  # a model may want more than tokens
-        config = model.config.get_text_config()
-        return 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
+    known = _cache_bytes.setdefault(caller_of(model), {})
+    if model.dtype not in known:
+        try:
+            known[model.dtype] = _measured(view_of(model, hooks=False))
+        except Exception:  # a model may want more than tokens
+            config = model.config.get_text_config()
+            known[model.dtype] = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
+    return known[model.dtype]
+
+
+_cache_bytes: WeakKeyDictionary[Any, dict[torch.dtype, int]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
@@ -98,17 +106,7 @@ def _measured(model: Any) -> int:
     cache = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, return_dict=True).past_key_values
     size = 0
     for layer in cache.layers:
-        states: Sequence[torch.Tensor] = [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
+        tensors = (value for value in vars(layer).values() if isinstance(value, torch.Tensor))
+        states = [tensor for tensor in tensors if tensor.dim() > 1]  # numbers beside them do not grow
         size += sum(state.numel() * state.element_size() for state in states)
     return max(1, size // 2)
-
-
-def ends_of_text(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end a text: those of the model's `generation_config` and config, and the tokenizer's own."""
-    said = [
-        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
-        getattr(model.config.get_text_config(), "eos_token_id", None),
-        getattr(tokenizer, "eos_token_id", None),
-    ]
-    ends = [end for one in said if one is not None for end in (one if isinstance(one, list | tuple) else [one])]
-    return list(dict.fromkeys(int(end) for end in ends))

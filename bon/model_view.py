@@ -21,7 +21,7 @@ _MARK = "_bon_view_of"
 _CONTAINERS = (dict, OrderedDict, list, tuple, set)
 
 
-def view_of(model: Any, adapters: bool = True) -> Any:
+def view_of(model: Any, adapters: bool = True, hooks: bool = True) -> Any:
     """Return a view of a transformers model: in evaluation mode, its `generation_config` empty; of a view, itself.
 
     Parameters and buffers are the model's own tensors. Forward hooks run, and see the caller's modules. Whatever else holds
@@ -30,22 +30,27 @@ def view_of(model: Any, adapters: bool = True) -> Any:
     Args:
         model: the caller's.
         adapters: whether those of PEFT take part, where the model has some.
+        hooks: whether forward hooks run.
 
     Raises:
         ValueError: adapters are to be off, and are merged into the weights.
     """
-    if _MARK in vars(model) and adapters:
+    if _MARK in vars(model) and adapters and hooks:
         return model
+    model = caller_of(model)
     modules = list(model.modules())
     seen = _Seen({id(module): object.__new__(type(module)) for module in modules})
     for module in modules:
         state = vars(seen.modules[id(module)])
         for name, value in vars(module).items():
-            state[name] = value.copy() if name in ("_parameters", "_buffers") else seen(value)
+            shared = name in ("_parameters", "_buffers") or name.endswith("hooks")
+            state[name] = value.copy() if shared else seen(value)
         state["training"] = False
-        for hooks in (state["_forward_hooks"], state["_forward_pre_hooks"]):
-            for key, hook in hooks.items():
-                hooks[key] = hook if hasattr(hook, CAPTURABLE) else _Hook(hook, module)
+        for own in (state["_forward_hooks"], state["_forward_pre_hooks"]):
+            if not hooks:
+                own.clear()
+            for key, hook in own.items():
+                own[key] = hook if hasattr(hook, CAPTURABLE) else _Hook(hook, module)
     view = seen.modules[id(model)]
     vars(view)[_MARK] = model
     if "generation_config" in vars(view):
@@ -107,7 +112,7 @@ class _Seen:
         if id(value) in self.modules:
             return self.modules[id(value)]
         if kind in _CONTAINERS:
-            return self._container(value) if deep and value else copy.copy(value)
+            return self._container(value) if deep else value
         if isinstance(value, PreTrainedConfig):
             return self._config(value)
         if kind is types.MethodType and id(value.__self__) in self.modules:
@@ -124,6 +129,8 @@ class _Seen:
         return value
 
     def _container(self, value: Any) -> Any:
+        if not value:
+            return value.copy() if hasattr(value, "copy") else value
         if isinstance(value, dict):
             return type(value)((key, self(part, False)) for key, part in value.items())
         return type(value)(self(part, False) for part in value)

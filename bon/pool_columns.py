@@ -107,7 +107,11 @@ def joined(pools: Sequence[Mapping[str, Any]], axis: int) -> dict[str, Any]:
     """Return arrays, scores, reasons and metadata of all pools joined along an axis: 0 for prompts, 1 for candidates.
 
     None, or left out, where one lacks them. What was spent adds up; all other metadata is the first pool's.
+
+    Raises:
+        ValueError: the pools say that they were drawn from different distributions.
     """
+    _check_one_law([pool["metadata"].get("sampling") for pool in pools])
     both: dict[str, Any] = {}
     for name in ARRAYS:
         arrays = [pool[name] for pool in pools]
@@ -127,6 +131,20 @@ def joined(pools: Sequence[Mapping[str, Any]], axis: int) -> dict[str, Any]:
     absent = [metadata.get("excluded", {}) for metadata in known]
     excluded = {key: sum(one.get(key, 0) for one in absent) for key in {key: None for one in absent for key in one}}
     return {**both, "metadata": {**known[0], **spent, **({"excluded": excluded} if excluded else {})}}
+
+
+def _check_one_law(sampling: Sequence[Mapping[str, Any] | None]) -> None:
+    """Refuse pools whose sampling options differ in more than lengths and padding, which change no distribution."""
+    laws = [
+        {name: value for name, value in options.items() if name not in ("max_new_tokens", "max_length", "pad_token_id")}
+        for options in sampling
+        if options is not None
+    ]
+    for law in laws[1:]:
+        changed = sorted(name for name in law.keys() | laws[0].keys() if law.get(name) != laws[0].get(name))
+        if changed:
+            told = ", ".join(f"{name}={laws[0].get(name)!r} and {law.get(name)!r}" for name in changed)
+            raise ValueError(f"pools drawn from different distributions are not joined: {told}")
 
 
 def table_of(fields: Mapping[str, Any]) -> Table:

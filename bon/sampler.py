@@ -12,10 +12,11 @@ import torch
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
+from bon.checks import whole
 from bon.generation.fast.step_cache import CapturedSteps, captured_steps_kept
 from bon.generation.generate import generate_candidates
 from bon.generation.options import resolve_generation_config, sampling_of
-from bon.generation.queries import query_token_ids
+from bon.generation.queries import prompt_token_ids, query_token_ids
 from bon.generation.randomness import fresh_seed
 from bon.rewards import Reward, RewardError, Unfinished, score_candidates
 from bon.rewards.unfinished import check_unfinished
@@ -48,10 +49,11 @@ class LengthSampler:
     """
 
     def __init__(self, min_value: int, max_value: int, seed: int | None = None) -> None:
+        min_value, max_value = whole("min_value", min_value), whole("max_value", max_value)
         if not 1 <= min_value < max_value:
             raise ValueError(f"need 1 <= min_value < max_value (the upper end is exclusive), got {min_value}, {max_value}")
-        self.min_value = int(min_value)
-        self.max_value = int(max_value)
+        self.min_value = min_value
+        self.max_value = max_value
         self.seed = seed
         self._rng = np.random.default_rng(seed)
 
@@ -111,8 +113,7 @@ class BestOfNSampler:
         unfinished: Unfinished = "keep",
         penalty: float | None = None,
     ) -> None:
-        if sample_size < 1:
-            raise ValueError(f"sample_size must be at least 1, got {sample_size}")
+        sample_size, n_candidates = whole("sample_size", sample_size, 1), whole("n_candidates", n_candidates)
         if not 1 <= n_candidates <= sample_size:
             raise ValueError(f"n_candidates must lie in 1..{sample_size} (the sample_size), got {n_candidates}")
         self.model = model
@@ -140,8 +141,9 @@ class BestOfNSampler:
 
         Args:
             tokenized_query: a list of token ids, a 1-D tensor, a 2-D tensor, a list of lists, or a list of 1-D tensors (or of
-                such tensors in batches of one). The tokenizer's padding token is no part of a query, unless it also begins
-                or ends texts: then say by `attention_mask` where queries are padded.
+                such tensors in batches of one); also texts, chats and what a tokenizer returns: all that
+                `bon.generation.queries.prompt_token_ids` reads. The tokenizer's padding token is no part of a query, unless
+                it also begins or ends texts: then say by `attention_mask` where queries are padded.
             skip_special_tokens: leave special tokens (end of sequence, padding) out of the text.
             device: where the model is moved first; it stays where it is unless given, or where accelerate has dispatched it.
             **generation_kwargs: options of GenerationConfig, or `attention_mask`, `max_batch_tokens`, `progress` of `sample`.
@@ -270,8 +272,7 @@ class BestOfNSampler:
         self, tokenized_query: Any, attention_mask: Any, device: str | torch.device | None, options: dict[str, Any]
     ) -> tuple[list[list[int]], int, list[int]]:
         """The queries of a call, its seed, and the most tokens of each query's responses."""
-        padding, text = self.tokenizer.pad_token_id, (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id)
-        queries = query_token_ids(tokenized_query, attention_mask, None if padding in text else padding)
+        queries = prompt_token_ids(self.tokenizer, tokenized_query, attention_mask, "tokenized_query")
         _refuse_lengths(options)
         taken = sorted(_NOT_OF_A_CALL & options.keys())
         if taken:
@@ -284,7 +285,7 @@ class BestOfNSampler:
             rng = np.random.default_rng(call.spawn(1)[0])
             lengths = [sampler.drawn_by(rng) for _ in queries]
         else:
-            lengths = [int(sampler()) for _ in queries]
+            lengths = [whole("a length of length_sampler", sampler()) for _ in queries]
         return queries, int(call.generate_state(1)[0]), lengths
 
     def _best(self, before: Candidates | None, part: Candidates) -> Candidates:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Where TRL's value head, parallel training and torch.compile keep the model.
-_INSIDE = ("pretrained_model", "module", "_orig_mod")
+#: Where TRL's value head and parallel training keep the model.
+_INSIDE = ("pretrained_model", "module")
 
 
 def unwrapped(model: Any) -> Any:
@@ -38,7 +38,8 @@ def _without_shells(model: Any) -> Any:
         parts = getattr(model, "_modules", {})
         # A model of transformers has a config, PEFT's wrapper finds names of what it wraps: neither is a shell.
         shell = not hasattr(model, "active_peft_config") and not hasattr(getattr(model, "config", None), "get_text_config")
-        inner = next((parts[name] for name in _INSIDE if parts.get(name) is not None), None) if shell else None
+        names = ("_orig_mod", *_INSIDE) if shell else ("_orig_mod",)  # torch.compile's wrapper finds such names too
+        inner = next((parts[name] for name in names if parts.get(name) is not None), None)
         if inner is None:
             return model
         model = inner

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from bon.adaptive.looks import SCORE, Stopped, draw_in_looks, replay
 from bon.candidates import Candidates
 from bon.checks import whole
+from bon.generation.request import SamplingRequest
 from bon.rewards import Reward
 from bon.selection import scores_of
 
@@ -60,7 +61,7 @@ def draw_until(
     Args:
         model: as in `generate_candidates`, like all that is not described here.
         tokenizer: its tokenizer.
-        prompts: P texts, or P lists of token ids.
+        prompts: P prompts, in the forms of `generate_candidates`.
         max_candidates: candidates after which to give up.
         reward: as in `score_candidates`.
         at_least: the score that is good enough.
@@ -86,15 +87,11 @@ def draw_until(
         most,
         reward,
         lambda scores: (scores >= at_least).any(axis=1),
+        SamplingRequest(
+            seed, generation_config, response_lengths, prompt_ids, 0, max_batch_tokens, False, progress, generation_kwargs
+        ),
         minimum=min(every, most),
         every=every,
-        seed=seed,
-        generation_config=generation_config,
-        response_lengths=response_lengths,
-        prompt_ids=prompt_ids,
-        max_batch_tokens=max_batch_tokens,
-        progress=progress,
-        **generation_kwargs,
     )
 
 

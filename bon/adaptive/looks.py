@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import GenerationConfig
 
 from bon.adaptive.savings import Savings
 from bon.candidates import Candidates, stacked
-from bon.generation.generate import generate_candidates, response_limits, token_ids_of
+from bon.generation.generate import draw, response_limits
 from bon.generation.options import resolve_generation_config
+from bon.generation.queries import prompt_token_ids
+from bon.generation.request import SamplingRequest
 from bon.rewards import Reward, RewardError, score_candidates
 from bon.selection import BestOfN, scores_of, top_k
 from bon.wrappers import unwrapped
@@ -49,22 +50,17 @@ def draw_in_looks(
     max_candidates: int,
     reward: Reward,
     stops: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+    request: SamplingRequest,
     *,
     minimum: int,
     every: int,
-    seed: int = 0,
-    generation_config: GenerationConfig | None = None,
-    response_lengths: Sequence[int] | None = None,
-    prompt_ids: Sequence[int] | None = None,
-    max_batch_tokens: int | None = None,
-    progress: bool = False,
-    **generation_kwargs: Any,
 ) -> Stopped:
     """Draw and score `minimum` candidates of every prompt, then `every` more of those for which it does not stop.
 
     Args:
         model: as in `draw_while_worth`, like all that is not described here.
         stops: scores so far of some prompts, in the order of drawing [R, m] -> whether each prompt is done [R].
+        request: how candidates are drawn.
         minimum: candidates drawn before the first look.
         every: candidates drawn between two looks.
 
@@ -73,12 +69,10 @@ def draw_in_looks(
         RewardError: as `draw_while_worth`.
     """
     start = time.perf_counter()
-    prompt_tokens = token_ids_of(tokenizer, prompts)
-    config = resolve_generation_config(unwrapped(model), tokenizer, generation_config, generation_kwargs)
-    limits = response_limits(config, prompt_tokens, response_lengths)
-    ids = list(range(len(prompt_tokens))) if prompt_ids is None else list(prompt_ids)
-    if len(ids) != len(prompt_tokens):
-        raise ValueError(f"{len(ids)} prompt_ids for {len(prompt_tokens)} prompts")
+    prompt_tokens = prompt_token_ids(tokenizer, prompts)
+    config = resolve_generation_config(unwrapped(model), tokenizer, request.generation_config, dict(request.options))
+    limits = response_limits(config, prompt_tokens, request.response_lengths)
+    ids = request.identities(len(prompt_tokens))
     going = np.arange(len(prompt_tokens))
     scores = np.zeros((len(going), max_candidates))
     drawn, tokens = np.zeros(len(going), dtype=np.int64), np.zeros(len(going), dtype=np.int64)
@@ -87,22 +81,15 @@ def draw_in_looks(
     count = 0
     while len(going):
         more = min(every if count else minimum, max_candidates - count)
-        part = generate_candidates(
+        part = draw(
             model,
             tokenizer,
             [prompt_tokens[p] for p in going],
             more,
-            seed=seed,
-            generation_config=generation_config,
-            response_lengths=[limits[p] for p in going],
-            prompt_ids=[ids[p] for p in going],
-            first_candidate=count,
-            max_batch_tokens=max_batch_tokens,
-            progress=progress,
-            **generation_kwargs,
+            request.of(response_lengths=[limits[p] for p in going], prompt_ids=[ids[p] for p in going], first_candidate=count),
         )
         try:
-            part = score_candidates(part, progress=progress, **{SCORE: reward})
+            part = score_candidates(part, progress=request.progress, **{SCORE: reward})
         except RewardError as error:
             error.candidates = part if best is None else best.extended(part)
             raise

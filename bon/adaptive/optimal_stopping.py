@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from bon.adaptive.looks import SCORE, Stopped, draw_in_looks, replay
 from bon.candidates import Candidates
+from bon.generation.request import SamplingRequest
 from bon.optional import scipy_part
 from bon.rewards import Reward
 from bon.selection import scores_of
@@ -111,7 +112,7 @@ def draw_while_worth(
     Args:
         model: as in `generate_candidates`, like all that is not described here.
         tokenizer: its tokenizer.
-        prompts: P texts, or P lists of token ids.
+        prompts: P prompts, in the forms of `generate_candidates`.
         max_candidates: candidates after which to stop in any case.
         reward: list of texts -> one finite number each.
         cost: of one candidate, in units of the reward, > 0.
@@ -138,15 +139,11 @@ def draw_while_worth(
         max_candidates,
         reward,
         lambda scores: expected_improvement(scores) <= cost,
+        SamplingRequest(
+            seed, generation_config, response_lengths, prompt_ids, 0, max_batch_tokens, False, progress, generation_kwargs
+        ),
         minimum=minimum,
         every=every,
-        seed=seed,
-        generation_config=generation_config,
-        response_lengths=response_lengths,
-        prompt_ids=prompt_ids,
-        max_batch_tokens=max_batch_tokens,
-        progress=progress,
-        **generation_kwargs,
     )
 
 

@@ -14,9 +14,11 @@ from transformers import GenerationConfig
 from bon.adaptive.savings import Savings
 from bon.candidates import Candidates
 from bon.generation.detokenize import decoded
-from bon.generation.generate import check_context, generate_candidates, response_limits, token_ids_of
+from bon.generation.generate import check_context, draw, response_limits
 from bon.generation.options import resolve_generation_config
-from bon.generation.resume import continue_candidates, ended
+from bon.generation.queries import prompt_token_ids
+from bon.generation.request import SamplingRequest
+from bon.generation.resume import draw_on, ended
 from bon.rewards import Reward, RewardError, checked_scores
 from bon.selection import scores_of
 from bon.wrappers import unwrapped
@@ -92,7 +94,7 @@ def speculative_rejection(
     Args:
         model: as in `generate_candidates`, like all that is not described here.
         tokenizer: its tokenizer.
-        prompts: P texts, or P lists of token ids.
+        prompts: P prompts, in the forms of `generate_candidates`.
         num_candidates: N, responses begun for every prompt.
         reward: list of texts -> one finite number each; called with parts of responses too.
         lengths: response tokens at which to cut, ascending.
@@ -114,27 +116,22 @@ def speculative_rejection(
     config = resolve_generation_config(bare, tokenizer, generation_config, generation_kwargs)
     if config.forced_eos_token_id is not None:
         raise ValueError("forced_eos_token_id forces the end of every stage: responses drawn in stages cannot honour it")
-    prompt_tokens = token_ids_of(tokenizer, prompts)
+    prompt_tokens = prompt_token_ids(tokenizer, prompts)
     limits = np.array(response_limits(config, prompt_tokens, response_lengths))
     check_context(bare, prompt_tokens, limits.tolist())
-    shared: dict[str, Any] = {
-        "seed": seed,
-        "generation_config": generation_config,
-        "prompt_ids": prompt_ids,
-        "max_batch_tokens": max_batch_tokens,
-        **generation_kwargs,
-    }
+    request = SamplingRequest(
+        seed, generation_config, None, prompt_ids, 0, max_batch_tokens, False, progress, generation_kwargs
+    )
     drawn: Candidates | None = None
 
     def grow(length: int | None, wanted: NDArray[np.bool_]) -> tuple[Candidates, NDArray[np.bool_]]:
         nonlocal drawn
         until = limits if length is None else np.minimum(limits, length)
+        stage = request.of(response_lengths=until.tolist())
         if drawn is None:
-            drawn = generate_candidates(
-                model, tokenizer, prompts, num_candidates, response_lengths=until.tolist(), progress=progress, **shared
-            )
+            drawn = draw(model, tokenizer, prompt_tokens, num_candidates, stage)
         else:
-            drawn = continue_candidates(model, tokenizer, drawn, until.tolist(), which=wanted, **shared)
+            drawn = draw_on(model, tokenizer, drawn, stage, wanted)
         return drawn, ended(drawn, config) | (drawn.lengths >= limits[:, None])
 
     return _reject(grow, (len(prompt_tokens), num_candidates), reward, lengths, alpha)

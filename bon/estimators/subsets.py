@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from bon.checks import whole
+
 Array = NDArray[np.float64]
 
 
@@ -70,8 +72,8 @@ def disjoint_weights(num_candidates: int, n: int) -> tuple[Array, Array]:
 
 
 def check_n(n: int, num_candidates: int) -> None:
-    """Refuse an n outside 1..N."""
-    if not 1 <= n <= num_candidates:
+    """Refuse an n outside 1..N, or one that is not whole."""
+    if not 1 <= whole("n", n) <= num_candidates:
         raise ValueError(f"n must lie in 1..{num_candidates} (the number of candidates), got {n}")
 
 

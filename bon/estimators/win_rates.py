@@ -44,9 +44,9 @@ def win_rates(
     """
     scores, values = checked_pool(scores, values)
     prompts, candidates = scores.shape
-    ns = [int(n) for n in ns]
     for n in ns:
         check_n(n, candidates)
+    ns = [int(n) for n in ns]
     columns = np.asarray(ns, dtype=np.int_) - 1
     if opponent is not None:
         opponent = np.asarray(opponent, dtype=np.float64)

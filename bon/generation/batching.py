@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
+from bon.generation.agreement import Sharing
+from bon.model_facts import cache_bytes_per_token, vocabulary_size
+
 #: Tokens (prompt and response) in one batch on a CPU: a few hundred short candidates, whose keys and values stay in its cache.
 CPU_BATCH_TOKENS = 16_384
 #: Logits in one batch, more of which make nothing faster: 2 GiB in single precision, and drawing holds three such tensors.
 BATCH_LOGITS = 2**29
 #: On a GPU, or compiled, prompts of nearly one length share a batch, padded: then a step of one shape serves more of them.
 LENGTH_CLASS = 16
-#: Models whose rows are not in a batch what they are alone (transformers 5.23): RWKV mixes states, the others read padding.
-_MIXES_ROWS = frozenset({"rwkv", "git", "recurrent_gemma"})
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,9 @@ def tokens_of(batch: Batch, prompts: Sequence[Sequence[int]], limits: Sequence[i
     return len(batch.positions) * len(batch.candidates) * width
 
 
-def batch_tokens(model: Any, asked: int | None) -> int:
-    """The most tokens of a batch: those asked for, or `automatic_batch_tokens`; 1, which is a row at a time, where rows mix.
-
-    Raises:
-        ValueError: fewer than 1 asked for.
-    """
-    if asked is not None and asked < 1:
-        raise ValueError(f"max_batch_tokens must be at least 1, got {asked}")
-    if model.config.model_type in _MIXES_ROWS:
+def batch_tokens(model: Any, asked: int | None, shared: Sharing = Sharing.ANY) -> int:
+    """The most tokens of a batch: those asked for, or `automatic_batch_tokens`; 1, a row at a time, if rows cannot share."""
+    if shared in (Sharing.NONE, Sharing.BY_GENERATE):
         return 1
     return automatic_batch_tokens(model) if asked is None else asked
 
@@ -124,14 +119,9 @@ def automatic_batch_tokens(model: Any) -> int:
     There a model may be so large that a quarter of the machine's memory is less. Its size and not what is free of it, so that
     batches, and with them the bits of a pool, are the same every time.
     """
-    config = model.config.get_text_config()
-    # A state-space model has no heads; counting its width as keys and values of one head is on the safe side.
-    query_heads = getattr(config, "num_attention_heads", None) or 1
-    heads = getattr(config, "num_key_value_heads", None) or query_heads
-    head_width = getattr(config, "head_dim", None) or config.hidden_size // query_heads
-    per_token = 2 * config.num_hidden_layers * heads * head_width * model.dtype.itemsize + 16 * config.hidden_size
+    per_token = cache_bytes_per_token(model) + 16 * model.config.get_text_config().hidden_size
     # Logits and their copies, in single precision, weigh on one token of each row; rows are about 32 tokens long or longer.
-    per_token += 5 * 4 * config.vocab_size // 32
+    per_token += 5 * 4 * (vocabulary_size(model) or 0) // 32
     if model.device.type != "cuda":
         return min(CPU_BATCH_TOKENS, max(1, _machine_memory() // 4 // per_token))
     free, _ = torch.cuda.mem_get_info(model.device)

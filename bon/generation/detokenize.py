@@ -14,7 +14,8 @@ def decoded(
 ) -> tuple[list[str], np.ndarray]:
     """Prompts [P] and responses [P, N] as text without special tokens.
 
-    A response is decoded behind its prompt, so that tokenizers which mark word starts keep the space between the two.
+    A response is decoded behind its prompt, so that tokenizers which mark word starts keep the space between the two. A prompt
+    that ends within a character leaves all of that character to the responses: joined, the two are the decoded whole.
 
     Args:
         tokenizer: of transformers.
@@ -22,7 +23,8 @@ def decoded(
         token_ids: [P, N, T].
         lengths: [P, N], how many of the T are the response.
     """
-    prompt_texts = texts_of(tokenizer, [list(prompt) for prompt in prompts])
+    # Bytes that are no character yet are decoded as U+FFFD.
+    prompt_texts = [text.rstrip("\ufffd") for text in texts_of(tokenizer, [list(prompt) for prompt in prompts])]
     responses = np.empty(lengths.shape, dtype=object)
     for p, (prompt, prompt_text) in enumerate(zip(prompts, prompt_texts, strict=True)):
         rows = [row[:length].tolist() for row, length in zip(token_ids[p], lengths[p], strict=True)]

@@ -12,13 +12,18 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
+from bon.checks import whole
+from bon.generation.agreement import Sharing, sharing
 from bon.generation.batching import BATCH_LOGITS, LENGTH_CLASS, Batch, batch_tokens, evened, pack, tokens_of
 from bon.generation.detokenize import decoded
 from bon.generation.fast.step_cache import CapturedSteps, captured_steps
 from bon.generation.fast.views import sampling_view
 from bon.generation.options import reads_positions, resolve_generation_config, sampling_of
+from bon.generation.queries import prompt_token_ids
 from bon.generation.randomness import candidate_uniforms
+from bon.generation.request import SamplingRequest
 from bon.generation.token_loop import Responses, decode
+from bon.model_facts import check_draws_texts, device_of, usable_positions, vocabulary_size
 from bon.wrappers import unwrapped
 
 
@@ -50,7 +55,8 @@ def generate_candidates(
     Args:
         model: a transformers causal LM, bare, with a PEFT adapter, or in TRL's value-head wrapper.
         tokenizer: its tokenizer.
-        prompts: P texts, or P lists of token ids.
+        prompts: P texts, or P lists of token ids; also chats, tensors and what a tokenizer returns (see
+            `bon.generation.queries.prompt_token_ids`).
         num_candidates: N, candidates a prompt.
         seed: non-negative integer.
         generation_config: transformers' options. What neither they nor the model's own `generation_config` set means the
@@ -78,49 +84,69 @@ def generate_candidates(
         ValueError: bad counts, an empty prompt or batch, a prompt that leaves no room in the context, greedy decoding with
             several candidates, an option that cannot be honoured, logits that leave nothing to draw.
     """
+    return draw(
+        model,
+        tokenizer,
+        prompts,
+        num_candidates,
+        SamplingRequest(
+            seed,
+            generation_config,
+            response_lengths,
+            prompt_ids,
+            first_candidate,
+            max_batch_tokens,
+            compile,
+            progress,
+            generation_kwargs,
+        ),
+    )
+
+
+def draw(model: Any, tokenizer: Any, prompts: Any, num_candidates: int, request: SamplingRequest) -> Candidates:
+    """What `generate_candidates` does."""
     start = time.perf_counter()
     model = unwrapped(model)
-    config = resolve_generation_config(model, tokenizer, generation_config, generation_kwargs)
-    token_ids = token_ids_of(tokenizer, prompts)
-    if num_candidates < 1:
-        raise ValueError(f"num_candidates must be at least 1, got {num_candidates}")
+    check_draws_texts(model)
+    config = resolve_generation_config(model, tokenizer, request.generation_config, dict(request.options))
+    token_ids = prompt_token_ids(tokenizer, prompts)
+    num_candidates = whole("num_candidates", num_candidates, 1)
     if not config.do_sample and num_candidates > 1:
         raise ValueError(f"do_sample=False draws the same text {num_candidates} times; set do_sample=True or draw 1 candidate")
-    limits = response_limits(config, token_ids, response_lengths)
+    limits = response_limits(config, token_ids, request.response_lengths)
     check_context(model, token_ids, limits)
-    prompt_ids = list(range(len(token_ids))) if prompt_ids is None else list(prompt_ids)
-    if len(prompt_ids) != len(token_ids):
-        raise ValueError(f"{len(prompt_ids)} prompt_ids for {len(token_ids)} prompts")
+    prompt_ids = request.identities(len(token_ids))
 
-    device = model.device
+    device = device_of(model)
     shape = (len(token_ids), num_candidates)
     ids = np.full((*shape, max(limits)), config.pad_token_id, dtype=np.int32)
     lengths = np.zeros(shape, dtype=np.int32)
     logprobs, raw_logprobs = np.zeros(shape), np.zeros(shape)
-    candidates = range(first_candidate, first_candidate + num_candidates)
-    most = batch_tokens(model, max_batch_tokens)
-    on_gpu = device.type == "cuda"
+    candidates = range(request.first_candidate, request.first_candidate + num_candidates)
+    view = sampling_view(model)
+    longest = max(len(prompt) + limit for prompt, limit in zip(token_ids, limits, strict=True))
+    shared = sharing(view, config, longest) if len(token_ids) * num_candidates > 1 else Sharing.ANY
     batches = pack(
         token_ids,
         limits,
         candidates,
-        most,
-        uniform=reads_positions(config),
-        max_rows=max(1, BATCH_LOGITS // model.config.get_text_config().vocab_size),
-        length_class=LENGTH_CLASS if on_gpu or compile else 1,
+        batch_tokens(model, request.max_batch_tokens, shared),
+        uniform=reads_positions(config) or shared is not Sharing.ANY,
+        max_rows=max(1, BATCH_LOGITS // (vocabulary_size(model) or 1)),
+        length_class=LENGTH_CLASS if device.type == "cuda" or request.compile else 1,
     )
-    if compile:  # equal batches, the largest first: its step holds the others
+    if request.compile:  # equal batches, the largest first: its step holds the others
         batches = iter(sorted(evened(batches, token_ids, limits), key=lambda batch: -tokens_of(batch, token_ids, limits)))
     steps = set()
-    bar = tqdm(total=len(token_ids) * num_candidates, desc="drawing candidates", unit="", disable=None if progress else True)
-    view = sampling_view(model)
-    with bar, captured_steps(device, compile) as captured:
+    total = len(token_ids) * num_candidates
+    bar = tqdm(total=total, desc="drawing candidates", unit="", disable=None if request.progress else True)
+    with bar, captured_steps(device, request.compile) as captured:
         for planned in batches:
             for batch, responses in _decode_within_memory(
-                view, config, planned, token_ids, limits, prompt_ids, seed, captured
+                view, config, planned, token_ids, limits, prompt_ids, request.seed, captured, shared
             ):
                 steps.add(responses.steps)
-                rows = np.ix_(np.asarray(batch.positions), np.asarray(batch.candidates) - first_candidate)
+                rows = np.ix_(np.asarray(batch.positions), np.asarray(batch.candidates) - request.first_candidate)
                 block = (len(batch.positions), len(batch.candidates))
                 ids[..., : responses.token_ids.shape[1]][rows] = responses.token_ids.reshape(*block, -1).cpu().numpy()
                 lengths[rows] = responses.lengths.reshape(block).cpu().numpy()
@@ -138,7 +164,7 @@ def generate_candidates(
         logprobs=logprobs,
         raw_logprobs=raw_logprobs,
         metadata={
-            "seed": seed,
+            "seed": request.seed,
             "sampling": sampling_of(config),
             "device": str(device),
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -149,19 +175,6 @@ def generate_candidates(
     )
 
 
-def token_ids_of(tokenizer: Any, prompts: Sequence[str] | Sequence[Sequence[int]]) -> list[list[int]]:
-    """Token ids of every prompt [P], from texts or token ids; none may be empty."""
-    if isinstance(prompts, str):
-        raise ValueError(f"prompts must be a list of texts or of token ids, got one text: use [{prompts[:30]!r}]")
-    if len(prompts) == 0:
-        raise ValueError("prompts is empty: nothing to draw candidates for")
-    rows = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else [int(i) for i in prompt] for prompt in prompts]
-    for index, row in enumerate(rows):
-        if not row:
-            raise ValueError(f"prompt {index} is empty: it needs at least one token to start from")
-    return rows
-
-
 def response_limits(
     config: GenerationConfig, prompts: Sequence[Sequence[int]], response_lengths: Sequence[int] | None
 ) -> list[int]:
@@ -169,11 +182,11 @@ def response_limits(
     if response_lengths is not None:
         if len(response_lengths) != len(prompts):
             raise ValueError(f"{len(response_lengths)} response_lengths for {len(prompts)} prompts")
-        limits = [int(length) for length in response_lengths]
+        limits = [whole("response_lengths", length) for length in response_lengths]
     elif config.max_new_tokens is not None:
-        limits = [int(config.max_new_tokens)] * len(prompts)
+        limits = [whole("max_new_tokens", config.max_new_tokens)] * len(prompts)
     elif config.max_length is not None:
-        limits = [int(config.max_length) - len(prompt) for prompt in prompts]
+        limits = [whole("max_length", config.max_length) - len(prompt) for prompt in prompts]
     else:
         raise ValueError("how long may a response be? set max_new_tokens")
     for index, limit in enumerate(limits):
@@ -184,8 +197,7 @@ def response_limits(
 
 def check_context(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> None:
     """Refuse prompts that leave no room for their responses, and token ids that the model does not have."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    vocabulary = getattr(model.config, "vocab_size", None)
+    context, vocabulary = usable_positions(model), vocabulary_size(model)
     for index, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
         if context is not None and len(prompt) + limit > context:
             raise ValueError(
@@ -218,12 +230,13 @@ def _decode_within_memory(
     prompt_ids: Sequence[int],
     seed: int,
     captured: CapturedSteps | None,
+    shared: Sharing,
 ) -> Iterator[tuple[Batch, Responses]]:
     """Decode a batch; where the GPU's memory ends, its halves."""
     steps = max(limits[p] for p in batch.positions)
     repeats = len(batch.candidates)
     uniforms = np.concatenate([candidate_uniforms(seed, prompt_ids[p], batch.candidates, steps) for p in batch.positions])
-    device = model.device
+    device = device_of(model)
     try:
         responses = decode(
             model,
@@ -233,6 +246,7 @@ def _decode_within_memory(
             torch.from_numpy(uniforms).to(device=device, dtype=torch.float32 if device.type == "mps" else torch.float64),
             torch.tensor([limits[p] for p in batch.positions], device=device).repeat_interleave(repeats),
             captured=captured,
+            by_generate=shared is Sharing.BY_GENERATE,
         )
     except torch.OutOfMemoryError:
         if len(batch.positions) * repeats == 1:
@@ -245,4 +259,4 @@ def _decode_within_memory(
         captured.clear()
     torch.cuda.empty_cache()
     for half in batch.halves():
-        yield from _decode_within_memory(model, config, half, prompts, limits, prompt_ids, seed, captured)
+        yield from _decode_within_memory(model, config, half, prompts, limits, prompt_ids, seed, captured, shared)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from transformers import GenerationConfig
 
+_log = logging.getLogger(__name__)
+#: Ends of text that were told of: once is enough.
+_told: set[tuple[int, ...]] = set()
 #: Options of GenerationConfig that this loop honours: lengths, special tokens, and all that make a logits processor.
 HONOURED = frozenset(
     {
@@ -88,6 +93,9 @@ def resolve_generation_config(
         given = getattr(config, name, None)
         if given is not None and not allowed(given):
             raise ValueError(f"{name} must be {where}, got {given}")
+    given = getattr(generation_config, "eos_token_id", None)
+    if given is None and "eos_token_id" not in overrides and config.eos_token_id is not None:
+        _tell_of_other_end(config.eos_token_id, tokenizer)
     if config.temperature is not None:
         config.temperature = float(config.temperature)  # transformers refuses a whole number
     config.top_k = int(config.top_k) if config.top_k else 0
@@ -104,6 +112,20 @@ def resolve_generation_config(
     return config
 
 
+def _tell_of_other_end(ends: int | list[int], tokenizer: Any) -> None:
+    ends = list(ends) if isinstance(ends, list | tuple) else [ends]
+    end = tokenizer.eos_token_id
+    if end is not None and end not in ends and (end, *ends) not in _told:
+        _told.add((end, *ends))
+        _log.warning(
+            "the tokenizer ends texts with token %d, where responses do not end: the model's generation_config names %s; "
+            "pass eos_token_id=%s to end them at both",
+            end,
+            ends,
+            [*ends, end],
+        )
+
+
 def sampling_of(config: GenerationConfig) -> dict[str, Any]:
     """Everything in a resolved config that decides which tokens are drawn, as JSON values."""
     return {name: _plain(value) for name, value in vars(config).items() if name in HONOURED and value is not None}
@@ -115,6 +137,7 @@ def _plain(value: Any) -> Any:
         return [[_plain(key), _plain(item)] for key, item in value.items()]
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
     return value if isinstance(value, bool | int | float | str) else repr(value)
 
 

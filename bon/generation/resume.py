@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from bon.candidates import Candidates
+from bon.generation.agreement import Sharing, sharing
 from bon.generation.batching import batch_tokens
 from bon.generation.detokenize import decoded
 from bon.generation.fast.step_cache import CapturedSteps, captured_steps
@@ -20,7 +21,9 @@ from bon.generation.fast.views import sampling_view
 from bon.generation.generate import check_context, check_probabilities
 from bon.generation.options import reads_positions, resolve_generation_config
 from bon.generation.randomness import candidate_uniforms
+from bon.generation.request import SamplingRequest
 from bon.generation.token_loop import Responses, decode
+from bon.model_facts import check_draws_texts, device_of
 from bon.wrappers import unwrapped
 
 #: One response: its prompt and candidate in the pool.
@@ -63,12 +66,23 @@ def continue_candidates(
     Raises:
         ValueError: the shapes of `which` or `response_lengths` do not fit, or an option cannot be honoured.
     """
+    request = SamplingRequest(
+        seed, generation_config, response_lengths, prompt_ids, first_candidate, max_batch_tokens, options=generation_kwargs
+    )
+    return draw_on(model, tokenizer, candidates, request, which)
+
+
+def draw_on(
+    model: Any, tokenizer: Any, candidates: Candidates, request: SamplingRequest, which: NDArray[np.bool_] | None = None
+) -> Candidates:
+    """What `continue_candidates` does; the request has its `response_lengths`."""
     start = time.perf_counter()
     model = unwrapped(model)
-    config = resolve_generation_config(model, tokenizer, generation_config, generation_kwargs)
+    check_draws_texts(model)
+    config = resolve_generation_config(model, tokenizer, request.generation_config, dict(request.options))
     if config.forced_eos_token_id is not None:
         raise ValueError("forced_eos_token_id forces the end of every stage: responses drawn in stages cannot honour it")
-    limits = np.asarray(response_lengths, dtype=np.int64)
+    limits = np.asarray(request.response_lengths, dtype=np.int64)
     which = np.ones(candidates.lengths.shape, dtype=bool) if which is None else which
     for name, shape, wanted in (
         ("response_lengths", limits.shape, candidates.lengths.shape[:1]),
@@ -77,16 +91,20 @@ def continue_candidates(
         if shape != wanted:
             raise ValueError(f"{name} must have shape {wanted}, got {shape}")
     check_context(model, candidates.prompt_token_ids, limits.tolist())
-    prompt_ids = range(candidates.num_prompts) if prompt_ids is None else prompt_ids
+    prompt_ids = request.identities(candidates.num_prompts)
     going = which & ~ended(candidates, config) & (candidates.lengths < limits[:, None])
     width = max(candidates.token_ids.shape[2], int(np.where(going, limits[:, None], 0).max(initial=0)))
     pool = _Growing.of(candidates, width, config.pad_token_id)
-    budget = batch_tokens(model, max_batch_tokens)
     view = sampling_view(model)
-    with captured_steps(model.device) as captured:
-        for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config)):
+    shared = Sharing.ANY
+    if going.sum() > 1:
+        lengths = [len(ids) for ids in candidates.prompt_token_ids]
+        shared = sharing(view, config, int((lengths + limits).max()))
+    budget = batch_tokens(model, request.max_batch_tokens, shared)
+    with captured_steps(device_of(model)) as captured:
+        for rows in _batches(pool, going, limits, budget, uniform=reads_positions(config) or shared is not Sharing.ANY):
             for part, responses in _drawn_within_memory(
-                view, config, pool, rows, limits, prompt_ids, first_candidate, seed, captured
+                view, config, pool, rows, limits, prompt_ids, request, captured, shared
             ):
                 pool.write(part, responses)
     texts = candidates.texts.copy()
@@ -177,9 +195,9 @@ def _drawn_within_memory(
     rows: list[_Row],
     limits: NDArray[np.int64],
     prompt_ids: Sequence[int],
-    first_candidate: int,
-    seed: int,
+    request: SamplingRequest,
     captured: CapturedSteps | None,
+    shared: Sharing,
 ) -> Iterator[tuple[list[_Row], Responses]]:
     """The rest of these responses; where the GPU's memory ends, of one half after the other."""
     begun = int(pool.lengths[rows[0]])
@@ -188,9 +206,9 @@ def _drawn_within_memory(
     for p in {p for p, _ in rows}:
         of_prompt = [(i, c) for i, (q, c) in enumerate(rows) if q == p]
         at, columns = np.array(of_prompt).T
-        drawn = range(first_candidate + columns.min(), first_candidate + columns.max() + 1)
-        uniforms[at] = candidate_uniforms(seed, prompt_ids[p], drawn, uniforms.shape[1])[columns - columns.min()]
-    device = model.device
+        drawn = range(request.first_candidate + columns.min(), request.first_candidate + columns.max() + 1)
+        uniforms[at] = candidate_uniforms(request.seed, prompt_ids[p], drawn, uniforms.shape[1])[columns - columns.min()]
+    device = device_of(model)
     try:
         responses = decode(
             model,
@@ -201,6 +219,7 @@ def _drawn_within_memory(
             torch.tensor(room, device=device),
             begun=torch.from_numpy(np.stack([pool.token_ids[row][:begun] for row in rows]).astype(np.int64)).to(device),
             captured=captured,
+            by_generate=shared is Sharing.BY_GENERATE,
         )
     except torch.OutOfMemoryError:
         if len(rows) == 1:
@@ -213,4 +232,4 @@ def _drawn_within_memory(
         captured.clear()
     torch.cuda.empty_cache()
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        yield from _drawn_within_memory(model, config, pool, half, limits, prompt_ids, first_candidate, seed, captured)
+        yield from _drawn_within_memory(model, config, pool, half, limits, prompt_ids, request, captured, shared)

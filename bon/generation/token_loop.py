@@ -8,7 +8,6 @@ transformers' own `generate`, steered token by token by a logits processor that 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from bon.generation.fast.step_cache import CapturedSteps, Outcome
 from bon.generation.fast.views import sampling_view
 from bon.generation.sampling import most_likely, sampled
 from bon.generation.stepper import Stepper
+from bon.model_facts import takes
 
 #: Steps between two looks at whether all responses have ended. A look makes a GPU's queue run empty; on a CPU it is free.
 _GPU_LOOKS_EVERY = 8
@@ -100,12 +100,10 @@ class _Draw:
 
 def keeps_plain_cache(model: Any) -> bool:
     """Whether the model's state is a transformers cache of keys and values that can be repeated for every candidate."""
-    parameters = inspect.signature(model.forward).parameters
     return (
-        {"past_key_values", "position_ids", "attention_mask"} <= set(parameters)
+        takes(model, "past_key_values", "position_ids", "attention_mask")
         and not getattr(model, "_is_stateful", False)
-        and model._supports_default_dynamic_cache()
-        and set(getattr(model.config, "layer_types", None) or ["full_attention"])
+        and set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
         <= {"full_attention", "sliding_attention", "chunked_attention"}
     )
 
@@ -121,6 +119,7 @@ def decode(
     extra_processor: LogitsProcessor | None = None,
     begun: torch.Tensor | None = None,
     captured: CapturedSteps | None = None,
+    by_generate: bool = False,
 ) -> Responses:
     """Draw `repeats` responses for every prompt, or the rest of responses that have begun.
 
@@ -135,6 +134,7 @@ def decode(
         begun: [B, t] response tokens that stand behind each prompt already. `uniforms`, `limits` and what is returned are
             then about the tokens after those; the options still count from the end of the prompt.
         captured: steps of a fixed shape, taken where the model allows them.
+        by_generate: whether transformers' own `generate` runs the steps, whatever the model.
     """
     model = sampling_view(model)
     device = uniforms.device
@@ -154,7 +154,7 @@ def decode(
         ids, mask = torch.cat([ids, begun], 1), torch.cat([mask, torch.ones_like(begun)], 1)
     draw = _Draw(config, processors, uniforms, limits)
     steps_taken = "plain"
-    if keeps_plain_cache(model):
+    if keeps_plain_cache(model) and not by_generate:
         steps_taken = _decode_forward(model, ids, mask, repeats, draw, captured)
     else:
         _decode_generate(model, ids, mask, repeats, draw)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bon.checks import whole
 from bon.estimators.ranks import checked_pool
 
 Array = NDArray[np.float64]
@@ -156,7 +157,7 @@ def best_of_n_kl_exact(probs: ArrayLike, scores: ArrayLike, n: int) -> float:
     """
     mass, _ = score_levels(probs, scores)
     above = np.minimum(np.cumsum(mass), 1.0)
-    selected = np.diff(above ** int(_checked_n(n)), prepend=0.0)
+    selected = np.diff(above ** whole("n", n, 1), prepend=0.0)
     return float(max(0.0, times_log(selected, selected / mass).sum()))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bon.checks import whole
 from bon.estimators.ranks import checked_pool
 from bon.kl.best_of_n import best_of_n_kl_bound, lost_to_ties, score_levels, tied_ranks, times_log
 
@@ -70,7 +71,7 @@ def soft_best_of_n_kl_exact(probs: ArrayLike, scores: ArrayLike, n: int, tempera
     """
     best_of_n_kl_bound(n)
     mass, level_scores = score_levels(probs, scores)
-    ratio = _soft_ratio(mass, level_scores / float(_checked_temperature(temperature)), [int(n)])[:, 0]
+    ratio = _soft_ratio(mass, level_scores / float(_checked_temperature(temperature)), [whole("n", n, 1)])[:, 0]
     return float(max(0.0, float(mass @ times_log(ratio, ratio))))
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bon.candidates import Candidates
-from bon.likelihood import response_logits
+from bon.checks import positive
+from bon.likelihood import reference_of, response_logits
 
 Array = NDArray[np.float64]
 
@@ -63,33 +65,42 @@ def sequence_kl(
 
     Args:
         model: the policy that drew `candidates`.
-        ref_model: the reference, with the same vocabulary.
+        ref_model: the reference, with the same vocabulary; None, or the model that PEFT wrapped, for the policy with its
+            adapter off.
         candidates: P prompts with N responses each.
         temperature: checked against what the candidates were drawn at, where they say.
         batch_tokens: prompt and response tokens in one forward pass.
 
     Raises:
         ValueError: the candidates were drawn at another temperature, or with top-k, top-p or the like, under which the
-            KL of two policies can be infinite.
+            KL of two policies can be infinite; policies of different vocabularies; no reference (see `reference_of`).
     """
+    ref_model = reference_of(ref_model, model)
     drawn_at = _sampling_temperature(candidates)
     if temperature is None:
         temperature = 1.0 if drawn_at is None else drawn_at
     elif drawn_at is not None and not np.isclose(temperature, drawn_at):
         raise ValueError(f"the candidates were drawn at temperature {drawn_at}, not {temperature}: compare policies at one")
+    temperature = positive("temperature", temperature)
     shape = candidates.lengths.shape
     logprobs, ref_logprobs, token_kl = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     pairs = zip(
         response_logits(model, candidates, batch_tokens), response_logits(ref_model, candidates, batch_tokens), strict=True
     )
     for (rows, ids, inside, logits), (_, _, _, ref_logits) in pairs:
+        if logits.shape != ref_logits.shape:
+            raise ValueError(
+                f"policies of {logits.shape[-1]} and {ref_logits.shape[-1]} tokens have no KL: compare like with like"
+            )
         policy = (logits / temperature).log_softmax(-1)
         reference = (ref_logits / temperature).log_softmax(-1)
         inside = inside.double()
         at = ids[..., None]
         logprobs[rows] = (policy.gather(-1, at).squeeze(-1).double() * inside).sum(1).cpu().numpy()
         ref_logprobs[rows] = (reference.gather(-1, at).squeeze(-1).double() * inside).sum(1).cpu().numpy()
-        divergence = (policy.exp() * (policy - reference)).sum(-1).double()
+        share = policy.exp()
+        # A token that the policy never draws adds nothing, whatever the reference says of it.
+        divergence = torch.where(share > 0, share * (policy - reference), 0.0).sum(-1).double()
         token_kl[rows] = (divergence * inside).sum(1).cpu().numpy()
     return SequenceKL(logprobs, ref_logprobs, logprobs - ref_logprobs, np.maximum(token_kl, 0.0))
 

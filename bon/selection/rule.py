@@ -68,19 +68,35 @@ class SelectionRule(ABC):
         """`probabilities` of each candidate, those without a score left out: [P, N], rows sum to 1.
 
         Raises:
-            ValueError: a prompt has no candidate with a score, or what `probabilities` refuses.
+            ValueError: a prompt has no candidate with a score, what `probabilities` refuses, or probabilities that are none.
         """
         out = excluded(candidates, self.columns())
         if not out.any():
-            return self.probabilities(candidates)
+            return self._checked(candidates)
         law = np.zeros(out.shape)
         kept = (~out).sum(axis=1)
         order = np.argsort(out, axis=1, kind="stable")  # those that take part come first, as they were drawn
         for count in np.unique(kept):
             rows = np.flatnonzero(kept == count)
             places = order[rows, :count]
-            law[rows[:, None], places] = self.probabilities(candidates.rows(rows).take(places))
+            law[rows[:, None], places] = self._checked(candidates.rows(rows).take(places))
         return law
+
+    def _checked(self, candidates: Candidates) -> NDArray[np.float64]:
+        """`probabilities`, which anybody's subclass may get wrong."""
+        probabilities = np.asarray(self.probabilities(candidates), dtype=np.float64)
+        if probabilities.shape != candidates.texts.shape:
+            raise ValueError(
+                f"{self} gave probabilities of shape {probabilities.shape} for a pool of {candidates.texts.shape}"
+            )
+        good = (probabilities >= 0).all(axis=1) & np.isclose(probabilities.sum(axis=1), 1.0, rtol=0, atol=1e-6)
+        if not good.all():
+            prompt = int((~good).argmax())
+            raise ValueError(
+                f"{self} gave probabilities for prompt {prompt} that are negative, NaN, or sum to "
+                f"{probabilities[prompt].sum():g} instead of 1"
+            )
+        return probabilities
 
     def indices(self, candidates: Candidates, rng: np.random.Generator | None = None) -> NDArray[np.int_]:
         """The candidate chosen for each prompt [P, 1], one uniform number a prompt; none where the choice is certain.

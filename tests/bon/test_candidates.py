@@ -271,3 +271,80 @@ def test_pools_that_do_not_stack_are_refused(make_pool):
     for pools in ([], [make_pool(candidates=2), make_pool(candidates=3)]):
         with pytest.raises(ValueError, match="equally many candidates"):
             stacked(pools)
+
+
+def test_pools_of_other_distributions_are_not_joined(make_pool):
+    cool, warm = (make_pool(metadata={"sampling": {"temperature": t, "max_new_tokens": m}}) for t, m in ((0.7, 8), (1.0, 8)))
+    longer = make_pool(metadata={"sampling": {"temperature": 0.7, "max_new_tokens": 16}})
+    told = r"different distributions are not joined: temperature=0\.7 and 1\.0"
+    with pytest.raises(ValueError, match=told):
+        cool.extended(warm)
+    with pytest.raises(ValueError, match=told):
+        stacked([cool, warm])
+    assert cool.extended(longer).num_candidates == 6
+
+
+@pytest.mark.parametrize("by", ["response", "candidate_id", "length"])
+def test_a_file_is_read_by_prompt_and_candidate_whatever_the_order_of_its_rows(pool, tmp_path, by):
+    path = tmp_path / "pool.parquet"
+    pool.save(path)
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.sort_by([(by, "descending")]), path)
+    assert_same(pool, Candidates.load(path))
+
+
+def test_a_file_that_lacks_a_row_or_has_one_twice_is_refused(pool, tmp_path):
+    path = tmp_path / "pool.parquet"
+    pool.save(path)
+    table = pyarrow.parquet.read_table(path)
+    for rows in (table.slice(1), pa.concat_tables([table.slice(1), table.slice(2, 1)])):
+        pyarrow.parquet.write_table(rows, path)
+        with pytest.raises(ValueError, match=r"pool\.parquet is not a whole candidates file"):
+            Candidates.load(path)
+
+
+def test_a_pool_owns_its_arrays(pool):
+    mine = np.zeros((2, 3))
+    scored = pool.with_scores(proxy=mine)
+    mine[:] = 5.0
+    assert (scored.scores["proxy"] == 0).all()
+    with pytest.raises(ValueError, match="read-only"):
+        scored.first(2).scores["proxy"][:] = -9.0
+    assert np.shares_memory(scored.first(2).token_ids, scored.token_ids)  # parts of one's own need no copy
+
+
+def test_metadata_is_json_from_the_start(make_pool):
+    pool = make_pool(metadata={"seed": np.int64(3), "lengths": np.array([1, 2]), "at": (np.float32(0.5), None)})
+    assert pool.metadata == {"seed": 3, "lengths": [1, 2], "at": [0.5, None]}
+    assert type(pool.metadata["seed"]) is int
+    with pytest.raises(ValueError, match=r"metadata\['model'\] is a object, which no file can hold"):
+        make_pool(metadata={"model": object()})
+
+
+def test_token_ids_that_are_not_whole_are_refused(make_pool):
+    with pytest.raises(ValueError, match="token_ids must hold whole numbers, got float64"):
+        make_pool(token_ids=np.ones((2, 3, 4)))
+
+
+def test_saving_keeps_permissions_and_obeys_the_umask(pool, tmp_path):
+    path = tmp_path / "pool.parquet"
+    before = os.umask(0o027)
+    try:
+        pool.save(path)
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        pool.save(path)
+        assert path.stat().st_mode & 0o777 == 0o604
+    finally:
+        os.umask(before)
+
+
+def test_a_flipped_bit_is_found(make_pool, tmp_path):
+    path = tmp_path / "pool.parquet"
+    pool = make_pool(np.random.default_rng(0).normal(size=(20, 30)))
+    pool.save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a candidates file, or is damaged"):
+        Candidates.load(path)

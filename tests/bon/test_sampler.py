@@ -97,12 +97,11 @@ def test_every_form_of_query_gives_the_same_responses(build_sampler, query, expe
         (7, "got int"),
         ([0.5, 1.5], "(?i)token ids"),
         (torch.tensor([0.5, 1.5]), "(?i)token ids"),
-        (["w10", "w11"], "(?i)token ids"),
         ([torch.tensor([[10, 11], [12, 13]])], "query 0 must be a list of integer token ids, got int64 of shape .2, 2."),
         ([[10, 11], [0, 0]], "query 1 is empty"),
     ],
     ids=["empty", "empty tensor", "empty row", "second empty", "empty in tensors", "3-D", "text", "None", "int", "floats",
-         "float tensor", "texts", "2-D in list", "padding alone"],
+         "float tensor", "2-D in list", "padding alone"],
 )  # fmt: skip
 def test_a_query_of_another_form_is_refused(build_sampler, query, message):
     with pytest.raises(ValueError, match=message):
@@ -118,7 +117,9 @@ def test_where_padding_also_ends_texts_a_mask_tells_it(build_model, build_tokeni
     plain = [[10, 11], [12, 13, 14, 15]]
     assert build().generate(padded, attention_mask=mask) == build().generate(plain)
     assert build().sample(padded, attention_mask=mask).prompt_token_ids == plain
-    assert build().sample(padded).prompt_token_ids == padded.tolist()  # the ends of earlier texts, for all one knows
+    with pytest.raises(ValueError, match="row 0 begins with token 1, which both pads and delimits texts: pass attention_mask"):
+        build().sample(padded)
+    assert build().sample(padded.tolist()).prompt_token_ids == padded.tolist()  # lists need no padding: ends of earlier texts
     with pytest.raises(ValueError, match="attention_mask must have a number for every token"):
         build().generate(padded, attention_mask=mask[:, 1:])
 

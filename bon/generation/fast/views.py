@@ -9,9 +9,14 @@ from bon.generation.fast.fused_norms import use_fused_norms
 from bon.model_view import caller_of, view_of
 
 
-def sampling_view(model: Any) -> Any:
-    """Return a view of a model with the attention of single queries; of such a view, itself."""
-    view = view_of(model)
+def sampling_view(model: Any, hooks: bool = True) -> Any:
+    """Return a view of a model with the attention of single queries; of such a view, itself.
+
+    Args:
+        model: the caller's, or a view of it.
+        hooks: whether forward hooks run.
+    """
+    view = view_of(model, hooks=hooks)
     if view is not model:
         use_single_query_attention(view)
         for module in view.modules():

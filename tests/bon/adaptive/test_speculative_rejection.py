@@ -168,11 +168,11 @@ def test_running_out_of_memory_in_a_later_stage_halves_the_batch(gpt2, tokenizer
     whole = speculative_rejection(gpt2, tokenizer, PROMPTS, 6, last_number, **options)
     decode, tried = bon.generation.resume.decode, []
 
-    def small(model, config, prompts, repeats, uniforms, limits, begun, captured):
+    def small(model, config, prompts, repeats, uniforms, limits, **options):
         tried.append(len(prompts))
         if len(prompts) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(model, config, prompts, repeats, uniforms, limits, begun=begun, captured=captured)
+        return decode(model, config, prompts, repeats, uniforms, limits, **options)
 
     monkeypatch.setattr(bon.generation.resume, "decode", small)
     again = speculative_rejection(gpt2, tokenizer, PROMPTS, 6, last_number, **options)
@@ -218,7 +218,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_drawn(gpt2, tokenizer
     def never(*arguments, **options):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr("bon.adaptive.speculative_rejection.generate_candidates", never)
+    monkeypatch.setattr("bon.adaptive.speculative_rejection.draw", never)
     with pytest.raises(ValueError, match=message):
         speculative_rejection(gpt2, tokenizer, PROMPTS, 4, last_number, **{"lengths": [2, 4], "max_new_tokens": 6, **options})
 

@@ -2,12 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from bon.generation.detokenize import texts_of
+from bon.generation.detokenize import decoded, texts_of
 
 
 class Shouting(PreTrainedTokenizerFast):
@@ -52,3 +53,11 @@ def test_each_tokenizer_of_these_tests_says_it_its_own_way(any_tokenizer):
             PreTrainedTokenizerFast: ["So it is." if any_tokenizer.clean_up_tokenization_spaces else "So it is ."],
         }[type(any_tokenizer)]
     )
+
+
+def test_a_prompt_that_ends_within_a_character_leaves_it_to_the_responses(byte_tokenizer):
+    ids = byte_tokenizer("\u6f22\u5b57!")["input_ids"]
+    for cut in range(1, len(ids)):
+        rows = np.array([[ids[cut:]]], dtype=np.int32)
+        prompts, responses = decoded(byte_tokenizer, [ids[:cut]], rows, np.array([[len(ids) - cut]]))
+        assert prompts[0] + responses[0, 0] == byte_tokenizer.decode(ids)

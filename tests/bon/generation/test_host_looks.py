@@ -30,6 +30,7 @@ def test_what_is_counted():
 def test_the_loop_waits_for_nothing_but_its_looks(build_model, tokenizer, monkeypatch, kind, prompts):
     model = build_model(kind)
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
+    counted(model, tokenizer, prompts, 1)  # the first call finds out which rows may share a batch
     _, before = counted(model, tokenizer, prompts, 1)
     every, often = counted(model, tokenizer, prompts, STEPS)
     monkeypatch.setattr(token_loop, "_looks_every", lambda device: 8)

@@ -108,11 +108,11 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(gpt2, tokeni
     whole = generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=4, seed=1)
     decode, tried = bon.generation.generate.decode, []
 
-    def small(model, config, prompts, repeats, uniforms, limits, captured):
+    def small(model, config, prompts, repeats, uniforms, limits, **options):
         tried.append(len(uniforms))
         if len(uniforms) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(model, config, prompts, repeats, uniforms, limits, captured=captured)
+        return decode(model, config, prompts, repeats, uniforms, limits, **options)
 
     monkeypatch.setattr(bon.generation.generate, "decode", small)
     assert_same(generate_candidates(gpt2, tokenizer, PROMPTS, 5, max_new_tokens=4, seed=1), whole)
@@ -121,7 +121,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(gpt2, tokeni
 
 
 def test_running_out_of_memory_with_a_single_candidate_is_an_error(gpt2, tokenizer, monkeypatch):
-    def never(*arguments, captured):
+    def never(*arguments, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(bon.generation.generate, "decode", never)

@@ -1,6 +1,7 @@
 """KL of a tuned policy against enumeration of all its responses."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -246,3 +247,63 @@ def test_stated_errors_are_the_spread_of_the_estimates_and_rao_blackwells_is_sma
         assert stated[kind] == pytest.approx(spread[kind], rel=0.3)
         assert means.mean() == pytest.approx(exact, abs=4 * stated[kind] / np.sqrt(60))
     assert stated["rao_blackwell"] < 0.5 * stated["monte_carlo"]
+
+
+@pytest.fixture
+def adapted(build_model, tokenizer):
+    """A policy with a random adapter, its base as it was before, the base that PEFT wrapped, and a pool."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of third parties, at import
+        peft = pytest.importorskip("peft")
+        base, apart = build_model("gpt2"), build_model("gpt2")
+        lora = peft.LoraConfig(
+            task_type="CAUSAL_LM", target_modules=["c_attn"], init_lora_weights=False, r=4, lora_alpha=32, fan_in_fan_out=True
+        )
+        with torch.random.fork_rng():
+            policy = peft.get_peft_model(base, lora).eval()
+    return policy, apart, base, generate_candidates(policy, tokenizer, [[10, 11, 12], [13]], 8, max_new_tokens=6, seed=1)
+
+
+def test_the_reference_of_an_adapter_is_the_policy_with_it_off(adapted):
+    policy, apart, wrapped, pool = adapted
+    true = sequence_kl(policy, apart, pool)
+    assert true.rao_blackwell.mean() > 0.01
+    for reference in (None, wrapped):
+        found = sequence_kl(policy, reference, pool)
+        np.testing.assert_allclose(found.rao_blackwell, true.rao_blackwell, atol=1e-5)
+        np.testing.assert_allclose(found.ref_logprobs, true.ref_logprobs, atol=1e-4)
+    np.testing.assert_allclose(sequence_kl(policy, policy, pool).rao_blackwell, 0, atol=1e-6)
+    assert not any(getattr(module, "_disable_adapters", False) for module in policy.modules())
+
+
+def test_a_policy_without_an_adapter_needs_a_reference(gpt2, tokenizer):
+    pool = generate_candidates(gpt2, tokenizer, [[10]], 2, max_new_tokens=2)
+    with pytest.raises(ValueError, match="has no adapter to switch off: pass its reference"):
+        sequence_kl(gpt2, None, pool)
+
+
+def test_a_merged_adapter_leaves_no_reference(adapted):
+    policy, _, _, pool = adapted
+    policy.merge_adapter()
+    with pytest.raises(ValueError, match="the adapter is merged into the weights"):
+        sequence_kl(policy, None, pool)
+
+
+def test_tokens_that_both_policies_forbid_add_nothing(build_model, tokenizer):
+    def forbid(module, inputs, output):
+        output.logits[..., 5] = -torch.inf
+
+    policy, reference = build_model("gpt2"), build_model("gpt2", seed=1)
+    for model in (policy, reference):
+        model.register_forward_hook(forbid)
+    pool = generate_candidates(policy, tokenizer, [[10, 11]], 4, max_new_tokens=4)
+    found = sequence_kl(policy, reference, pool)
+    assert np.isfinite(found.rao_blackwell).all()
+    assert (found.rao_blackwell > 0).all()
+
+
+def test_policies_of_two_vocabularies_are_refused(build_model, tokenizer):
+    policy = build_model("gpt2")
+    pool = generate_candidates(policy, tokenizer, [[10]], 2, max_new_tokens=2)
+    with pytest.raises(ValueError, match="policies of 80 and 96 tokens have no KL"):
+        sequence_kl(policy, build_model("gpt2", vocabulary=96), pool)

@@ -18,6 +18,7 @@ from bon.selection import (
     KLRegularizedBestOfN,
     MBRBestOfN,
     Medoid,
+    SelectionRule,
     SoftBestOfN,
     TopK,
     best_of_n,
@@ -209,3 +210,15 @@ def test_pools_that_a_rule_cannot_read_are_refused(make_pool, pool):
     with pytest.raises(ValueError, match="no score 'silver'"):
         pool.select(SoftBestOfN(1.0, by="silver"), np.random.default_rng(0))
     assert pool.select(TopK(1, by="gold")).scores["gold"].ravel().tolist() == pool.scores["gold"].max(axis=1).tolist()
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.4, 0.0], [1.5, -0.5, 0.0], [np.nan, 1.0, 0.0]], ids=["too little", "negative", "NaN"])
+def test_probabilities_that_are_none_are_refused(make_pool, row):
+    class Wrong(SelectionRule):
+        def probabilities(self, candidates):
+            return np.array([[0.0, 0.0, 1.0], row])
+
+    pool = make_pool(np.ones((2, 3)))
+    for call in (lambda: Wrong().indices(pool, np.random.default_rng(0)), lambda: Wrong().mean(pool)):
+        with pytest.raises(ValueError, match="gave probabilities for prompt 1 that are negative, NaN, or sum to"):
+            call()

@@ -143,6 +143,7 @@ def test_a_step_waits_for_nothing(kind, prompts, build_model, tokenizer, monkeyp
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
     monkeypatch.setattr(bon.generation.token_loop, "_looks_every", lambda device: 8)
     seen = []
+    generate_candidates(model, tokenizer, prompts, 4, max_new_tokens=1)  # finds out which rows may share a batch
     for length in (17, 25):  # two and three looks
         fixed(CapturedSteps(capture=False))
         with Waits() as waits:
