@@ -1,6 +1,7 @@
 """Names that third parties keep for themselves and that the core uses all the same: when one moves, this says which."""
 
 import importlib
+import warnings
 
 import pytest
 import torch
@@ -60,5 +61,7 @@ def test_accelerate_still_hangs_its_hook_on_modules():
 
 
 def test_torch_still_keeps_a_compiled_model_inside():
-    compiled = torch.compile(nn.Linear(1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler's own imports
+        compiled = torch.compile(nn.Linear(1, 1))
     assert "_orig_mod" in compiled._modules, "torch.compile no longer keeps the model as _orig_mod, by which it is unwrapped"
