@@ -9,7 +9,7 @@ from suite.metrics.vocabulary import EMA, LINE
 #: What rows call a share of the optimum: known, at most, or (of a method that loses) at least.
 BOUNDED_SHARE = {None: "share_of_optimum", "upper": "share_of_optimum_at_most", "lower": "share_of_optimum_at_least"}
 #: What is added to the title of a training for the policies that it gives beside its own.
-_CHANGED = {LINE: "along the line from the base policy", EMA: "averaged weights"}
+_CHANGED = {LINE: "line of weights", EMA: "averaged weights"}
 
 
 def axis_title(metric: str) -> str:
