@@ -8,6 +8,7 @@ What stands between TRL's trainer and an honest, fast, repeatable baseline, each
 - `max_grad_norm` is ignored by the trainer: a hook on the optimizer clips;
 - the critic starts from the proxy reward's own weights where that reads the policy's tokens, and is trained at a rate of its
   own, at first alone if so configured; it can also be a head on the policy's trunk, whose hidden states the policy reuses;
+- `lam` can change over a training: the trainer reads it in every update, and the adapter sets it;
 - two `gc.collect()` an update walk over everything that was ever imported: it is frozen first.
 
 Of several processes (`suite.runtime.distributed`) each has its share of the batch, and their gradients are averaged (DDP). The
@@ -45,8 +46,15 @@ from suite.runtime import distributed
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
-#: `lam` by the critic's kind: one that foretells rewards from the first update on needs to look less far.
+#: First `lam` by the critic's kind: one that foretells rewards from the first update on needs to look less far.
 _FORESIGHT = {"reward": 0.7, "frozen": 0.7}
+
+
+def foresight(config: schema.PPOConfig, critic: str, update: int) -> float:
+    """Return the `lam` of an update, counted from 1: in a straight line from the first update's to `lam_end`."""
+    first = _FORESIGHT.get(critic, 0.95) if config.lam is None else config.lam
+    last = first if config.lam_end is None else config.lam_end
+    return first + (last - first) * (update - 1) / max(config.updates - 1, 1)
 
 
 def train(task: TrainingTask) -> Training:
@@ -91,6 +99,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
             metrics["val/num_eos_tokens"] = distributed.total(int(logs["val/num_eos_tokens"]))  # the others it gathers itself
             rewards = distributed.gathered(torch.from_numpy(reward.last)).numpy()
             spent = roll_outs.spent(), distributed.total(read.lap()), distributed.total(meter.lap())
+            metrics["lam"], self.args.lam = self.args.lam, foresight(config, kind, update + 1)  # TRL reads it in every update
             log.append(update_row(update, metrics, rewards, norms, *spent, clock))
             warn(log)
             bar.update()
@@ -98,7 +107,7 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer: Any = Trainer(
-            args=_arguments(task, config.updates - first + 1, scratch, kind),
+            args=_arguments(task, config.updates - first + 1, scratch, foresight(config, kind, first)),
             processing_class=tokenizer,
             model=policy,
             ref_model=reference,
@@ -165,8 +174,8 @@ class Returns:
         return 1.0 - advantages.var().item() / spread if spread > 0 else 0.0
 
 
-def _arguments(task: TrainingTask, updates: int, folder: str, critic: str = "own") -> Any:
-    """TRL's settings for this many updates."""
+def _arguments(task: TrainingTask, updates: int, folder: str, lam: float) -> Any:
+    """Return TRL's settings for this many updates, the first with this `lam`."""
     from trl.experimental.ppo import PPOConfig
 
     config = _settings(task)
@@ -183,7 +192,7 @@ def _arguments(task: TrainingTask, updates: int, folder: str, critic: str = "own
         cliprange=config.cliprange,
         vf_coef=config.vf_coef,
         gamma=config.gamma,
-        lam=_FORESIGHT.get(critic, 0.95) if config.lam is None else config.lam,
+        lam=lam,
         whiten_rewards=config.whiten_rewards,
         response_length=task.sampling.max_new_tokens,
         temperature=task.sampling.temperature,
@@ -225,7 +234,7 @@ def stock_update_seconds(task: TrainingTask) -> list[float]:
 
     with own_randomness(), tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
         trainer = Trainer(
-            args=_arguments(task, task.config.updates, scratch),
+            args=_arguments(task, task.config.updates, scratch, foresight(_settings(task), "own", 1)),
             processing_class=tokenizer,
             model=policy,
             ref_model=copy.deepcopy(task.policy.model),

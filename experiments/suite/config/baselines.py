@@ -182,6 +182,9 @@ class PPOConfig(RLConfig):
     lam: float | None = None
     """Of generalized advantage estimation; null: 0.7 with a critic that starts from the proxy, which foretells rewards from
     the first update on, 0.95 with any other."""
+    lam_end: float | None = None
+    """`lam` at the last update, reached in a straight line; null: it stays. Short-sighted advantages learn quickly and end
+    biased by the critic's errors; at 1 they have no bias."""
     whiten_rewards: bool = False
     """Bring rewards to mean 0 and variance 1 before advantages are computed."""
     critic: str = "auto"
@@ -207,6 +210,7 @@ class PPOConfig(RLConfig):
                 f"at least 0 and less than baseline.updates={self.updates}",
             ),
             (self.lam is None or 0 <= self.lam <= 1, "baseline.lam", self.lam, "in [0, 1], or null"),
+            (self.lam_end is None or 0 <= self.lam_end <= 1, "baseline.lam_end", self.lam_end, "in [0, 1], or null"),
             (0 <= self.gamma <= 1, "baseline.gamma", self.gamma, "in [0, 1]"),
         ]
 

@@ -237,6 +237,16 @@ def test_the_learning_rate_follows_its_schedule(make_task, tmp_path, schedule, w
     assert [row["lr"] for row in log] == pytest.approx([1e-4 * share for share in shares])
 
 
+def test_lam_moves_in_a_straight_line_and_takes_part(make_task, tmp_path):
+    settings = {"updates": 3, "lam": 0.2}
+    still = train(make_task(tmp_path / "still", **settings))
+    moved = train(make_task(tmp_path / "moved", lam_end=1.0, **settings))
+    assert [row["lam"] for row in still.log] == [0.2, 0.2, 0.2]
+    assert [row["lam"] for row in moved.log] == pytest.approx([0.2, 0.6, 1.0])
+    assert same_weights(weights(still, 1), weights(moved, 1))
+    assert not same_weights(weights(still, 2), weights(moved, 2))
+
+
 def test_the_policy_stands_still_while_the_critic_learns(make_task, policy, tmp_path):
     settings = {"updates": 4, "critic_warmup_updates": 2, "critic_learning_rate": 1e-3, "critic": "own"}
     training = train(make_task(tmp_path, **settings))
