@@ -13,7 +13,7 @@ def excess_threshold(scores: ArrayLike, excess: float) -> NDArray[np.float64]:
     alone gives a lower bound, and the scores above t attain it.
 
     The same equation has two names. For a reservation value (Weitzman 1979) `excess` is what one more draw costs; for the
-    normalisation of a chi-squared-regularised policy (Huang et al. 2025) it is the regularisation coefficient.
+    normalization of a chi-squared-regularized policy (Huang et al. 2025) it is the regularization coefficient.
 
     Raises:
         ValueError: no score, a score that is not finite, or `excess` not positive.

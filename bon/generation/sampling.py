@@ -30,7 +30,7 @@ def _with_logprobs(probabilities: torch.Tensor, tokens: torch.Tensor) -> tuple[t
 
 
 def inverse_cdf(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Tokens [R] drawn from unnormalised probabilities [R, V], one uniform number in [0, 1) a row.
+    """Tokens [R] drawn from unnormalized probabilities [R, V], one uniform number in [0, 1) a row.
 
     A token of probability zero is never drawn. A block of tokens is found first, then the token in it: on a CPU a quarter of
     the time of running sums over the whole vocabulary, and a hundredth of what `torch.multinomial` takes. On a GPU those sums

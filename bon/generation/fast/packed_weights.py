@@ -4,7 +4,7 @@ A step multiplies a few hundred rows by matrices that stay the same for all of i
 in which its units read them: a sixth faster in half precision, and up to a third in single precision. Matrices that multiply
 the same rows, such as those of queries, keys and values, become one: a GPU then runs one kernel in place of three that are
 each too small to fill it. A compiler would do either only for weights that it may take to be constants; here they may change
-between two batches, as an optimiser changes them.
+between two batches, as an optimizer changes them.
 """
 
 from __future__ import annotations

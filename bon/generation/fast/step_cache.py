@@ -181,7 +181,7 @@ def captured_steps_kept(steps: CapturedSteps | None = None) -> Iterator[Captured
     """Calls inside share the captured steps: a step that fits is replayed, and its memory is held until the end.
 
     Steps that are given are held longer, for the next time that they are given. Weights may change in place in between, as
-    an optimiser changes them. What a model computes with them may not: a graph does not notice an adapter that is switched on
+    an optimizer changes them. What a model computes with them may not: a graph does not notice an adapter that is switched on
     or off.
     """
     kept = CapturedSteps() if steps is None else steps

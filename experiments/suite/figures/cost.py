@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 from bon.intervals import Interval
 from suite.figures.page import Panel, StudyFigure, page
 from suite.figures.reward_vs_kl import error_bars
-from suite.figures.style import ON_TOP, colour, line_style, marker
+from suite.figures.style import ON_TOP, color_of, line_style, marker
 from suite.metrics.cost import Costs, break_even
 from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results, interval
@@ -32,10 +32,10 @@ def reward_vs_cost(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         if len(cost.at) != len(value.at) or len(cost.at) < 2:
             continue
         dashes, width = ("-", 1.4) if first == "base" else (ON_TOP, 0.9)
-        axes.plot(cost.value, value.value, color=colour(best), linestyle=dashes, linewidth=width, label=title(best))
-        axes.fill_between(cost.value, value.low, value.high, color=colour(best), alpha=0.1, linewidth=0)
+        axes.plot(cost.value, value.value, color=color_of(best), linestyle=dashes, linewidth=width, label=title(best))
+        axes.fill_between(cost.value, value.low, value.high, color=color_of(best), alpha=0.1, linewidth=0)
     axes.plot(cost_of(rows, "base"), [r.value for r in select(rows, method="base", metric=metric, n=1)][:1],
-              marker("base"), color=colour("base"), markersize=4, label=title("base"))  # fmt: skip
+              marker("base"), color=color_of("base"), markersize=4, label=title("base"))  # fmt: skip
     for method in tuned_methods(rows):
         pairs = [(level(rows, method, "flops_per_request", s), level(rows, method, metric, s)) for s in settings(rows, method)]
         costs, values = [x for x, _ in pairs if x], [y for x, y in pairs if x and y]
@@ -75,12 +75,12 @@ def total_cost(
         each, low, high = (float(np.interp(min(float(n), len(ns)), ns, cost.best_of_n)) for n in worth[method])
         crossing = cost.training / max(each - cost.tuned, 1e-300)
         requests = np.geomspace(1, 100 * min(max(crossing, 10.0), 1e9), 200)
-        axes.plot(requests, cost.training + requests * cost.tuned, linestyle=line_style(method), color=colour(method),
+        axes.plot(requests, cost.training + requests * cost.tuned, linestyle=line_style(method), color=color_of(method),
                   label=called(method, (settings or {}).get(method, "")))  # fmt: skip
         n = worth[method].value
         equal = f"best-of-{float(n):.3g} (as good)" if np.isfinite(n) else f"best-of-{len(ns)} (not as good)"
-        axes.plot(requests, requests * each, "-", color=colour("best_of_n"), label=equal)
-        axes.fill_between(requests, requests * low, requests * high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
+        axes.plot(requests, requests * each, "-", color=color_of("best_of_n"), label=equal)
+        axes.fill_between(requests, requests * low, requests * high, color=color_of("best_of_n"), alpha=0.2, linewidth=0)
         at = crossings[method] if crossings and method in crossings else break_even(cost, worth[method]).requests
         if np.isfinite(at.value):
             right = min(float(at.high), float(requests[-1]))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import SINGLE_COLUMN, colour, marker
+from suite.figures.style import SINGLE_COLUMN, color_of, marker
 from suite.metrics.results import Results
 from suite.metrics.statements import Points, differences
 from suite.metrics.text import parts, seeds_and_prompts
@@ -45,13 +45,13 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
             fillstyle="none" if drawn[method] % 2 else "full",
             markersize=3.5,
             elinewidth=0.9,
-            color=colour(method),
+            color=color_of(method),
             label=name,
         )
         if all("band_low" in part for part in each):
             at = [places.index(part["kl"]) + shift for part in each]
             ends = [[part["band_low"] for part in each], [part["band_high"] for part in each]]
-            axes.vlines(at, *ends, colors=colour(method), linewidth=0.35)
+            axes.vlines(at, *ends, colors=color_of(method), linewidth=0.35)
         drawn[method] += 1
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)

@@ -19,7 +19,7 @@ class Note(NamedTuple):
 
     y: float
     text: str
-    colour: str
+    color: str
 
 
 def write_notes(axes: Axes, notes: Sequence[Note], gap: float = 0.075) -> None:
@@ -34,13 +34,13 @@ def write_notes(axes: Axes, notes: Sequence[Note], gap: float = 0.075) -> None:
     ordered = sorted(notes, key=lambda note: note.y)
     wanted = (np.array([note.y for note in ordered]) - low) / (high - low)
     for note, height in zip(ordered, apart(wanted, gap), strict=True):
-        axes.text(1.015, height, note.text, transform=axes.transAxes, fontsize=SIZE, color=note.colour, va="center", ha="left")
+        axes.text(1.015, height, note.text, transform=axes.transAxes, fontsize=SIZE, color=note.color, va="center", ha="left")
 
 
 def apart(wanted: Array, gap: float) -> Array:
     """Heights nearest to ascending ones (least squares) that are at least `gap` apart.
 
-    Isotonic regression of the heights less k * gap: neighbours that are too close share the mean of their place.
+    Isotonic regression of the heights less k * gap: neighbors that are too close share the mean of their place.
     """
     steps = gap * np.arange(len(wanted))
     return isotonic_regression(np.asarray(wanted, dtype=float) - steps).x + steps

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import colour, line_style, marker
+from suite.figures.style import color_of, line_style, marker
 from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row, select
@@ -41,7 +41,7 @@ def share_found(axes: Axes, results: Results) -> None:
         method, setting = compared(each)
         counts = [point["num_prompts"] for point in each["by_prompts"]]
         shares = [point["significant_right"] for point in each["by_prompts"]]
-        axes.plot(counts, shares, linestyle=line_style(method), marker=marker(method), markersize=3.5, color=colour(method),
+        axes.plot(counts, shares, linestyle=line_style(method), marker=marker(method), markersize=3.5, color=color_of(method),
                   label=f"against {called(method, setting)}")  # fmt: skip
     axes.axvline(results.findings["protocol_prompts"], color="black", linewidth=0.6)
     counts = sorted({point["num_prompts"] for each in detections(results) for point in each["by_prompts"]})
@@ -73,8 +73,8 @@ def gold_by_label(axes: Axes, results: Results) -> None:
     for at, (_, row) in enumerate(bars(results)):
         point = curve([at], [row])
         axes.errorbar(point.at, point.value, yerr=[point.value - point.low, point.high - point.value], fmt=marker(row.method),
-                      markersize=5, elinewidth=1.0, color=colour(row.method),
-                      markerfacecolor="white" if row.setting.endswith(WRONG) else colour(row.method))  # fmt: skip
+                      markersize=5, elinewidth=1.0, color=color_of(row.method),
+                      markerfacecolor="white" if row.setting.endswith(WRONG) else color_of(row.method))  # fmt: skip
     names = [name for name, _ in bars(results)]
     axes.axhline(0.0, color="black", linewidth=0.4)
     axes.set_xticks(range(len(names)), names, fontsize=6)

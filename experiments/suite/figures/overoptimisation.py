@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bon.tradeoffs.overoptimisation import Form, OveroptimisationFit
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import colour, marker
+from suite.figures.style import color_of, marker
 from suite.metrics.naming import called, title
 from suite.metrics.results import Results, interval
 from suite.metrics.rows import Row
@@ -24,14 +24,14 @@ FORMS: dict[str, Form] = {"d (alpha - beta d)": "best_of_n", "d (alpha - beta lo
 
 def overoptimisation(axes: Axes, results: Results, method: str, setting: str = "") -> None:
     """Proxy and gold reward of best-of-n over n, or of a tuned policy over its training, less the base policy's."""
-    for metric, face in (("proxy", "white"), ("gold", colour(method))):
+    for metric, face in (("proxy", "white"), ("gold", color_of(method))):
         kl, reward = points(results.rows, method, metric, setting)
         d, start = np.sqrt(np.maximum(kl.value, 0)), reward.value[0]
         dashes = "--" if metric == "proxy" else "-"
         few = len(d) <= 12
-        axes.plot(d, reward.value - start, dashes, color=colour(method), linewidth=1.2, label=f"{title(method)}, {metric}",
+        axes.plot(d, reward.value - start, dashes, color=color_of(method), linewidth=1.2, label=f"{title(method)}, {metric}",
                   marker=marker(method) if few else "", markersize=3.5, markerfacecolor=face)  # fmt: skip
-        axes.fill_between(d, reward.low - start, reward.high - start, color=colour(method), alpha=0.15, linewidth=0)
+        axes.fill_between(d, reward.low - start, reward.high - start, color=color_of(method), alpha=0.15, linewidth=0)
     found = stored_fit(results.overoptimisation(method, setting))
     if found is not None:
         ends = np.linspace(1e-3, d.max(), 200)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from suite.figures.page import StudyFigure, page
 from suite.figures.reward_vs_kl import error_bars, kl_axis
 from suite.figures.reward_vs_n import n_axis
-from suite.figures.style import ON_TOP, colour, line_style
+from suite.figures.style import ON_TOP, color_of, line_style
 from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
@@ -25,13 +25,13 @@ METRICS = ("perplexity", "distinct_2", "length")
 def quality_vs_n(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     """A metric of best-of-n of the base policy and of the first tuned method at its middle setting."""
     best = over_n(rows, "best_of_n", metric)
-    axes.plot(best.at, best.value, color=colour("best_of_n"), label=title("best_of_n"))
-    axes.fill_between(best.at, best.low, best.high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
+    axes.plot(best.at, best.value, color=color_of("best_of_n"), label=title("best_of_n"))
+    axes.fill_between(best.at, best.low, best.high, color=color_of("best_of_n"), alpha=0.2, linewidth=0)
     for method in tuned_methods(rows)[:1]:
         top = f"{method}+best_of_n"
         more = over_n(rows, top, metric, middle(settings(rows, method)))
-        axes.plot(more.at, more.value, color=colour(method), linestyle=ON_TOP, label=title(top))
-        axes.fill_between(more.at, more.low, more.high, color=colour(method), alpha=0.15, linewidth=0)
+        axes.plot(more.at, more.value, color=color_of(method), linestyle=ON_TOP, label=title(top))
+        axes.fill_between(more.at, more.low, more.high, color=color_of(method), alpha=0.15, linewidth=0)
     n_axis(axes, best.at)
     axes.set_ylabel(axis_title(metric))
 
@@ -41,8 +41,8 @@ def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     best = over_n(rows, "best_of_n", metric)
     kl = over_n(rows, "best_of_n", "kl", kl_kind="bound")
     at = np.interp(best.at, kl.at, kl.value)
-    axes.plot(at, best.value, color=colour("best_of_n"), label=title("best_of_n"))
-    axes.fill_between(at, best.low, best.high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
+    axes.plot(at, best.value, color=color_of("best_of_n"), label=title("best_of_n"))
+    axes.fill_between(at, best.low, best.high, color=color_of("best_of_n"), alpha=0.2, linewidth=0)
     for method in tuned_methods(rows):
         its_kl, value = over_settings(rows, method, metric)
         if len(value.at):
@@ -50,7 +50,7 @@ def quality_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             start = curve([0], base)
             swept = len(settings(rows, method)) > 1
             if swept and base:
-                axes.plot([0, its_kl.value[0]], [start.value[0], value.value[0]], ":", color=colour(method), linewidth=0.6)
+                axes.plot([0, its_kl.value[0]], [start.value[0], value.value[0]], ":", color=color_of(method), linewidth=0.6)
             error_bars(axes, its_kl, value, method, title(method), line_style(method) if swept else "none")
     kl_axis(axes)
     axes.set_ylabel(axis_title(metric))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bon.estimators import subset_weights
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import colour, line_style
+from suite.figures.style import color_of, line_style
 from suite.metrics.naming import axis_title, called, title
 from suite.metrics.results import Results, Scored, command
 from suite.metrics.series import middle, settings, tuned_methods
@@ -47,8 +47,8 @@ def reward_distribution(axes: Axes, pools: Mapping[str, Scored], ns: int | Seque
         order = np.argsort(pool.scores["proxy"], axis=1, kind="stable")
         values = np.take_along_axis(pool.scores[metric], order, axis=1)
         height, _ = np.histogram(values, edges, weights=np.broadcast_to(weights, values.shape), density=True)
-        axes.stairs(height, edges, color=colour(method), linestyle=dashes, linewidth=1.2, label=label)
-        axes.stairs(height, edges, color=colour(method), alpha=0.1, fill=True)
+        axes.stairs(height, edges, color=color_of(method), linestyle=dashes, linewidth=1.2, label=label)
+        axes.stairs(height, edges, color=color_of(method), alpha=0.1, fill=True)
     axes.set_xlabel(axis_title(metric))
     axes.set_ylabel("density")
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import KL_LABEL, ON_TOP, colour, line_style, marker
+from suite.figures.style import KL_LABEL, ON_TOP, color_of, line_style, marker
 from suite.metrics.naming import axis_title, called, setting_title, title
 from suite.metrics.optimum_series import optimum_curve
 from suite.metrics.results import Results
@@ -44,17 +44,17 @@ def reward_vs_kl(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     """A metric against KL to the base policy, in nats on a square-root scale, in which best-of-n begins as a straight line."""
     best = over_n(rows, "best_of_n", metric)
     kl = over_n(rows, "best_of_n", "kl", kl_kind="bound")
-    axes.plot(kl.value, best.value, color=colour("best_of_n"), label=bound_title(rows))
-    axes.fill_between(kl.value, best.low, best.high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
+    axes.plot(kl.value, best.value, color=color_of("best_of_n"), label=bound_title(rows))
+    axes.fill_between(kl.value, best.low, best.high, color=color_of("best_of_n"), alpha=0.2, linewidth=0)
     for kind in departing(rows):
         dashes, label = ESTIMATES[kind]
         shown = over_n(rows, "best_of_n", "kl", kl_kind=kind)
         axes.plot(shown.value, best.value, linestyle=dashes, color="black", linewidth=1.0, label=label)
     optimum_kl, optimum = optimum_curve(rows, metric)
     if len(optimum.at):
-        style = {"color": colour("optimum"), "linestyle": line_style("optimum"), "linewidth": 1.0}
+        style = {"color": color_of("optimum"), "linestyle": line_style("optimum"), "linewidth": 1.0}
         axes.plot(optimum_kl.value, optimum.value, **style, label=OPTIMUM)
-        axes.fill_between(optimum_kl.value, optimum.low, optimum.high, color=colour("optimum"), alpha=0.12, linewidth=0)
+        axes.fill_between(optimum_kl.value, optimum.low, optimum.high, color=color_of("optimum"), alpha=0.12, linewidth=0)
     for method in tuned_methods(rows):
         _tuned(axes, rows, method, metric)
     kl_axis(axes)
@@ -86,8 +86,8 @@ def _tuned(axes: Axes, rows: Sequence[Row], method: str, metric: str) -> None:
         error_bars(axes, path_kl, path, method, f"{title(method)} over training, measured KL", line_style(method))
     elif len(path.at) > 2 and len(choices) > 1:
         label = f"{title(method)} over training, {setting_title(middle(choices))}"
-        axes.plot(path_kl.value, path.value, "-", color=colour(method), linewidth=0.7, alpha=0.8, label=label)
-        axes.plot(path_kl.value, path.value, marker(method), markersize=2, color=colour(method), markerfacecolor="white")
+        axes.plot(path_kl.value, path.value, "-", color=color_of(method), linewidth=0.7, alpha=0.8, label=label)
+        axes.plot(path_kl.value, path.value, marker(method), markersize=2, color=color_of(method), markerfacecolor="white")
     elif len(choices) == 1:
         error_bars(axes, kl, value, method, title(method), "none")
     for setting in choices:
@@ -96,19 +96,19 @@ def _tuned(axes: Axes, rows: Sequence[Row], method: str, metric: str) -> None:
     for setting in choices:
         on_top, its_kl = over_n(rows, top, metric, setting), over_n(rows, top, "kl", setting, "bound")
         if len(on_top.at) > 1 and len(its_kl.at) == len(on_top.at):
-            axes.plot(its_kl.value, on_top.value, color=colour(method), linestyle=ON_TOP, linewidth=0.9, label=title(top))
+            axes.plot(its_kl.value, on_top.value, color=color_of(method), linestyle=ON_TOP, linewidth=0.9, label=title(top))
 
 
 def _changed(axes: Axes, rows: Sequence[Row], method: str, metric: str, setting: str) -> None:
     """Policies that a training gives beside its own: a thin line through those between weights, a ring for their average."""
     line_kl, line = on_line(rows, method, metric, setting)
     if len(line.at):
-        axes.plot(line_kl.value, line.value, "-", color=colour(method), linewidth=0.6, marker=".", markersize=2,
+        axes.plot(line_kl.value, line.value, "-", color=color_of(method), linewidth=0.6, marker=".", markersize=2,
                   label=title(f"{method}{LINE}"))  # fmt: skip
     average = f"{method}{EMA}"
     kl, value = level(rows, average, "kl", setting, MEASURED), level(rows, average, metric, setting)
     if kl and value:
-        axes.plot([kl.value], [value.value], marker(method), color=colour(method), markersize=4, markerfacecolor="none",
+        axes.plot([kl.value], [value.value], marker(method), color=color_of(method), markersize=4, markerfacecolor="none",
                   label=title(average))  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def error_bars(axes: Axes, x: Curve, y: Curve, method: str, label: str, style: A
         markersize=3,
         linewidth=0.8,
         elinewidth=0.8,
-        color=colour(method),
+        color=color_of(method),
         label=label,
     )
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from suite.figures.margin import Note, write_notes
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import N_LABEL, ON_TOP, colour, line_style
+from suite.figures.style import N_LABEL, ON_TOP, color_of, line_style
 from suite.metrics.naming import axis_title, called, setting_title, title
 from suite.metrics.results import Results
 from suite.metrics.rows import Row
@@ -34,11 +34,11 @@ def reward_vs_n(axes: Axes, rows: Sequence[Row], metric: str) -> None:
             tuned = level(rows, method, metric, setting)
             if tuned is None:
                 continue
-            axes.axhline(tuned.value, color=colour(method), linestyle=line_style(method), linewidth=1.1, label=title(method))
+            axes.axhline(tuned.value, color=color_of(method), linestyle=line_style(method), linewidth=1.1, label=title(method))
             if tuned.ci_low is not None and tuned.ci_high is not None:
-                axes.axhspan(tuned.ci_low, tuned.ci_high, color=colour(method), alpha=0.15, linewidth=0)
+                axes.axhspan(tuned.ci_low, tuned.ci_high, color=color_of(method), alpha=0.15, linewidth=0)
             if len(choices) > 1:
-                notes.append(Note(tuned.value, setting_title(setting), colour(method)))
+                notes.append(Note(tuned.value, setting_title(setting), color_of(method)))
         more = over_n(rows, f"{method}+best_of_n", metric, middle(settings(rows, method)))
         if len(more.at) > 1:
             _band(axes, more, method, title(f"{method}+best_of_n"), 0.1, ON_TOP)
@@ -83,8 +83,8 @@ def caption(results: Results) -> str:
 
 
 def _band(axes: Axes, shown: Curve, method: str, label: str, alpha: float, style: str = "-") -> None:
-    axes.plot(shown.at, shown.value, color=colour(method), linestyle=style, label=label)
-    axes.fill_between(shown.at, shown.low, shown.high, color=colour(method), alpha=alpha, linewidth=0)
+    axes.plot(shown.at, shown.value, color=color_of(method), linestyle=style, label=label)
+    axes.fill_between(shown.at, shown.low, shown.high, color=color_of(method), alpha=alpha, linewidth=0)
 
 
 REWARD_VS_N = StudyFigure(figure, caption, ("frontier", "smollm2"), place=1)

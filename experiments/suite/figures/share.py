@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator, PercentFormatter
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import SINGLE_COLUMN, colour, line_style, marker
+from suite.figures.style import SINGLE_COLUMN, color_of, line_style, marker
 from suite.metrics.naming import called, title
 from suite.metrics.optimum_series import SharePoint, best_of_n_at_best, best_of_n_points, share_points
 from suite.metrics.results import Results
@@ -26,13 +26,13 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 def share(axes: Axes, rows: Sequence[Row]) -> None:
     """Shares against the price of a nat: best-of-n as a curve, trained policies as points; open where only a bound."""
-    axes.axhline(1.0, color=colour("optimum"), linestyle=line_style("optimum"), linewidth=0.8)
+    axes.axhline(1.0, color=color_of("optimum"), linestyle=line_style("optimum"), linewidth=0.8)
     axes.axhline(0.0, color="black", linewidth=0.4, linestyle=":")
     best = [point for point in best_of_n_points(rows) if point.bound is None]
     if best:
         line = curve([point.beta for point in best], [point.share for point in best])
-        axes.plot(line.at, line.value, color=colour("best_of_n"), label="best-of-n, best n")
-        axes.fill_between(line.at, line.low, line.high, color=colour("best_of_n"), alpha=0.2, linewidth=0)
+        axes.plot(line.at, line.value, color=color_of("best_of_n"), label="best-of-n, best n")
+        axes.fill_between(line.at, line.low, line.high, color=color_of("best_of_n"), alpha=0.2, linewidth=0)
     for method in tuned_methods(rows):
         points = share_points(rows, method)
         for bounded in (False, True):
@@ -40,7 +40,7 @@ def share(axes: Axes, rows: Sequence[Row]) -> None:
         if len(points) > 1:
             line = curve([point.beta for point in points], [point.share for point in points])
             at_least = np.maximum(line.value, LOWEST)
-            axes.plot(line.at, at_least, color=colour(method), linestyle=line_style(method), linewidth=0.8)
+            axes.plot(line.at, at_least, color=color_of(method), linestyle=line_style(method), linewidth=0.8)
     prices = [point.beta for method in tuned_methods(rows) for point in share_points(rows, method)]
     _price_axis(axes, prices or [point.beta for point in best])
     axes.set_ylim(max(LOWEST, axes.get_ylim()[0]) - 0.08, 1.08)
@@ -61,7 +61,7 @@ def _points(axes: Axes, points: Sequence[SharePoint], method: str, bounded: bool
         fillstyle="none" if bounded else "full",
         markersize=4,
         elinewidth=0.9,
-        color=colour(method),
+        color=color_of(method),
         label=title(method) + (", at most" if bounded else ""),
     )
 

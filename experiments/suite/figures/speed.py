@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suite.figures.page import StudyFigure, page
-from suite.figures.style import colour
+from suite.figures.style import color_of
 from suite.metrics.speeds import Speed
 from suite.metrics.statements import measured, pairs, times
 
 #: Fill and hatch of bars in the order of contenders: distinct in gray too.
 BARS = (
-    (colour("best_of_n"), ""),
+    (color_of("best_of_n"), ""),
     ("#BBBBBB", ""),
     ("white", "////"),
     ("#777777", ""),

@@ -51,8 +51,8 @@ def styled() -> Iterator[None]:
         yield
 
 
-def colour(method: str) -> str:
-    """The colour of a method; best-of-n on top of a tuned policy has the tuned policy's."""
+def color_of(method: str) -> str:
+    """The color of a method; best-of-n on top of a tuned policy has the tuned policy's."""
     return style_of(method).color
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from suite.figures.page import Panel, StudyFigure, page
-from suite.figures.style import colour, line_style
+from suite.figures.style import color_of, line_style
 from suite.metrics.naming import called
 from suite.metrics.optimum_series import optimum_objective
 from suite.metrics.results import Results
@@ -87,20 +87,20 @@ def training_lines(rows: Sequence[Row], curves: Mapping[tuple[str, str], Sequenc
 
 def training(axes: Axes, lines: Sequence[Lines], name: str) -> None:
     """One curve of every training: the mean over seeds, shaded from the lowest to the highest seed."""
-    for each, colours in zip(lines, _colours(lines), strict=True):
+    for each, colors in zip(lines, _colors(lines), strict=True):
         update, values = each.of(name)
         if np.isnan(values).all():
             continue
         shown = np.where(np.isnan(values), np.nan, values)
-        style = {"color": colours, "linestyle": line_style(each.method)}
+        style = {"color": colors, "linestyle": line_style(each.method)}
         axes.plot(update, shown.mean(0), **style, linewidth=1.1, label=called(each.method, each.setting))
         if len(shown) > 1:
-            axes.fill_between(update, shown.min(0), shown.max(0), color=colours, alpha=0.15, linewidth=0)
+            axes.fill_between(update, shown.min(0), shown.max(0), color=colors, alpha=0.15, linewidth=0)
     best = lines[0].optimum if name == "objective" and lines else None
     if best is not None:
-        axes.axhline(best, color=colour("optimum"), linestyle=line_style("optimum"), linewidth=0.8, label="optimum")
+        axes.axhline(best, color=color_of("optimum"), linestyle=line_style("optimum"), linewidth=0.8, label="optimum")
     if name == "share":
-        axes.axhline(1.0, color=colour("optimum"), linestyle=line_style("optimum"), linewidth=0.8, label="optimum")
+        axes.axhline(1.0, color=color_of("optimum"), linestyle=line_style("optimum"), linewidth=0.8, label="optimum")
         axes.set_ylim(max(axes.get_ylim()[0], LOWEST_SHARE), 1.08)
     axes.set_xlim(left=0)
     axes.set_xlabel("update")
@@ -113,13 +113,13 @@ def panels(lines: Sequence[Lines]) -> list[Panel]:
     return [partial(training, lines=lines, name=name) for name in ("score", "kl", "entropy", last)]
 
 
-def _colours(lines: Sequence[Lines]) -> list[Any]:
-    """The colour of each line: of settings of one method, from light to dark."""
+def _colors(lines: Sequence[Lines]) -> list[Any]:
+    """The color of each line: of settings of one method, from light to dark."""
     found = []
     for each in lines:
         same = [other.setting for other in lines if other.method == each.method]
         dark = 1.0 if len(same) == 1 else 0.35 + 0.65 * same.index(each.setting) / (len(same) - 1)
-        rgb = np.array(mpl.colors.to_rgb(colour(each.method)))
+        rgb = np.array(mpl.colors.to_rgb(color_of(each.method)))
         found.append(tuple(1 - dark * (1 - rgb) if dark < 1 else rgb))
     return found
 

@@ -53,10 +53,10 @@ class TensorboardMirror:
     def _write(self, key: str, value: Value, step: int) -> None:
         if isinstance(value, Histogram):
             counts, edges = np.asarray(value.counts, dtype=float), np.asarray(value.edges, dtype=float)
-            centres = (edges[1:] + edges[:-1]) / 2
+            centers = (edges[1:] + edges[:-1]) / 2
             self.writer.add_histogram_raw(
                 key, min=float(edges[0]), max=float(edges[-1]), num=float(counts.sum()),
-                sum=float((counts * centres).sum()), sum_squares=float((counts * centres**2).sum()),
+                sum=float((counts * centers).sum()), sum_squares=float((counts * centers**2).sum()),
                 bucket_limits=edges[1:].tolist(), bucket_counts=counts.tolist(), global_step=step,
             )  # fmt: skip
         elif isinstance(value, Picture):

@@ -16,7 +16,7 @@ from suite.figures.reward_distribution import reward_distribution
 from suite.figures.reward_vs_kl import reward_vs_kl
 from suite.figures.reward_vs_n import reward_vs_n
 from suite.figures.run_figures import draw_figures
-from suite.figures.style import colour
+from suite.figures.style import color_of
 from suite.metrics.cost import Costs, break_even
 from suite.metrics.evaluation import Study, checkpoint_rows, curve_rows
 from suite.metrics.naming import title
@@ -148,10 +148,10 @@ def test_the_distribution_of_best_of_n_has_its_mean(axes, rows, pools):
     assert mean == pytest.approx(row.value, abs=np.diff(edges)[0] / 2)
 
 
-def test_methods_differ_in_colour():
-    shown = [colour(method) for method in ("base", "best_of_n", "ppo", "rloo", "grpo", "bon_sft", "another")]
+def test_methods_differ_in_color():
+    shown = [color_of(method) for method in ("base", "best_of_n", "ppo", "rloo", "grpo", "bon_sft", "another")]
     assert len(set(shown)) == 7
-    assert colour("ppo+best_of_n") == colour("ppo")
+    assert color_of("ppo+best_of_n") == color_of("ppo")
 
 
 @pytest.mark.parametrize(

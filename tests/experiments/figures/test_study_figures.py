@@ -108,7 +108,7 @@ def test_overlaps_are_found():
 
 
 @pytest.mark.parametrize("name", [name for study, name in ALL if study == "frontier" and name != "training"])
-def test_every_method_has_its_colour(pages, name):
+def test_every_method_has_its_color(pages, name):
     entries = {}
     for axes in pages["frontier", name].axes:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
@@ -120,11 +120,11 @@ def test_every_method_has_its_colour(pages, name):
         shade = first.get_color() if hasattr(first, "get_color") else first.get_edgecolor()
         if method is not None:
             seen += 1
-            assert to_rgba(shade)[:3] == to_rgba(style.colour(method))[:3], label
+            assert to_rgba(shade)[:3] == to_rgba(style.color_of(method))[:3], label
     assert seen
 
 
-def test_methods_are_told_apart_without_colour():
+def test_methods_are_told_apart_without_color():
     methods = [method for method in METHODS if method != "optimum"]  # its line is drawn like no other's: thin, in black
     assert len({style.marker(method) for method in methods}) == len(methods)
     assert len({str(style.line_style(method)) for method in methods}) == len(methods)

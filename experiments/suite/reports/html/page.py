@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from suite.figures.style import colour
+from suite.figures.style import color_of
 from suite.metrics.naming import title
 from suite.metrics.series import table_rows
 from suite.reports.html.comparison_table import comparison_table
@@ -63,9 +63,9 @@ def render(run: RunFolder) -> str:
     )
     n = run.config["n"]
     methods, lines = comparison_table(run.rows, n)
-    colours = [colour(method) for method, _, _ in table_rows(run.rows, n)]
+    colors = [color_of(method) for method, _, _ in table_rows(run.rows, n)]
     style = (_HERE / "page.css").read_text(encoding="utf-8") + "".join(
-        f".method-{place} {{ --method: {value}; }}\n" for place, value in enumerate(colours)
+        f".method-{place} {{ --method: {value}; }}\n" for place, value in enumerate(colors)
     )
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     data = browser_data(run.pools, n)
