@@ -155,7 +155,7 @@ def test_what_a_search_took_is_that_of_its_trainer_and_policy(tmp_path):
         ("[['learning_rate=-1']]", (), "greater than 0"),
         ("[['learning_rate=quick']]", (), "quick"),
         ("[['batch_size=7','num_mini_batches=2']]", (), "a divisor of"),
-        ("[['warmup_updates=5']]", (), "warmup_updates"),  # longer than the short round
+        ("[['critic_warmup_updates=5']]", (), "critic_warmup_updates"),  # longer than the short round
         ("[[],[]]", (), "different from each other"),
         ("[[]]", ("baseline=bon_sft",), "no other logs a KL"),
         ("[[]]", ("prices=[0]",), "greater than 0"),
