@@ -194,9 +194,9 @@ def test_reviews_of_the_hub_land_in_the_same_splits(hub, reviews, some_reviews, 
     config = configure("task=imdb_hub", "task.path=someone/reviews", "num_prompts=8", "baseline=none")
     task = tasks.read_task(config)
     splits = imdb.split_reviews(some_reviews[::10])
-    assert task.encoded(lambda text: list(text.encode()), None) == {
-        split: imdb.make_prompts(splits[split], lambda text: list(text.encode())) for split in imdb.PROMPT_SPLITS
-    }
+    assert task.encoded(lambda text: list(text.encode()), None) == tasks.apart(
+        {split: imdb.make_prompts(splits[split], lambda text: list(text.encode())) for split in imdb.PROMPT_SPLITS}
+    )
     assert task.facts == {"source": "hub", "path": "someone/reviews", "revision": commit}
     assert not any("test-0" in request for request in hub.requests if "resolve" in request)
     hub.close()
