@@ -53,6 +53,11 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
             ends = [[part["band_low"] for part in each], [part["band_high"] for part in each]]
             axes.vlines(at, *ends, colors=color_of(method), linewidth=0.35)
         drawn[method] += 1
+    values = [float(part["value"]) for each in found.values() for part in each]
+    if values:  # intervals of few seeds may be wider than all there is to see: they leave the page
+        reach = max(1.0, max(0.0, *values) - min(0.0, *values))
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, min(0.0, *values) - reach), min(high, max(0.0, *values) + reach))
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel("KL to the base policy (nats)")
