@@ -16,6 +16,8 @@ from suite.analysis.findings import (
     sentences,
     training_overoptimisation,
 )
+from suite.analysis.pay_back import as_json as as_json_of
+from suite.analysis.pay_back import pay_back, told
 from suite.metrics.cost import Costs
 from suite.metrics.evaluation import Study
 
@@ -109,10 +111,15 @@ def test_equal_kl_reads_both_frontiers_at_one_kl(hand_pool, study):
             )
             for k in n
         ]
-        share = (kl - bounds[after - 1]) / (bounds[after] - bounds[after - 1])
-        expected = means[0] + share * (means[1] - means[0]) - (GOLD.mean() + kl)
+        # Both are read in the square root of KL.
+        start, d, end = np.sqrt([bounds[after - 1], kl, bounds[after]])
+        share = (d - start) / (end - start)
+        own = 0.6 + 0.9 * (d - np.sqrt(0.6)) / (np.sqrt(1.5) - np.sqrt(0.6))
+        expected = means[0] + share * (means[1] - means[0]) - (GOLD.mean() + own)
         assert interval.value == pytest.approx(expected)
         assert interval.low < expected < interval.high
+        assert interval.band_low <= interval.low
+        assert interval.high <= interval.band_high
 
 
 def test_over_optimisation_is_warned_of(hand_pool):
@@ -141,3 +148,32 @@ def test_fit_of_a_training_finds_the_curve_it_was_made_from(hand_pool, study):
     two = training_overoptimisation(study, TrainingPath.of(study.base, stops[:2]))
     assert two.fit is None  # as many points as parameters say nothing
     assert not two.decline.declines
+
+
+def test_pay_back_for_one_training_with_the_search_and_by_budget():
+    # Best-of-n gains log n; trainings are worth best-of 4, 4 and 16, half way best-of 2, 2 and 2.
+    curve = np.log(np.arange(1, 65)) + np.zeros((30, 1))
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(3, 30))
+    final = np.log([4.0, 4.0, 16.0])[:, None] + noise - noise.mean(1, keepdims=True)
+    half = np.log(2.0) + noise - noise.mean(1, keepdims=True)
+    costs = Costs(training=1e6, tuned=10.0, best_of_n=10.0 * np.arange(1, 65))
+    found = pay_back(curve, {8: half, 16: final}, [0, 1, 2], costs, {8: 10.0, 16: 10.0}, search_flops=3e6)
+    assert found.each_n == pytest.approx([4, 4, 16])
+    assert found.each_requests == pytest.approx([1e6 / 30, 1e6 / 30, 1e6 / 150])
+    mean = np.exp(np.log([4.0, 4.0, 16.0]).mean())
+    assert found.one_n.value == pytest.approx(mean, rel=0.01)
+    assert found.one_n.low == 1
+    assert math.isinf(found.one_n.high)
+    assert found.one.low_censored
+    assert found.with_search.requests.value == pytest.approx(4e6 / (10 * mean - 10), rel=0.01)
+    assert [(one.update, one.training_flops) for one in found.by_budget] == [(8, 5e5), (16, 1e6)]
+    assert found.by_budget[0].requests.requests.value == pytest.approx(5e5 / 10, rel=0.01)
+    first, second = told(found, "PPO", 64)
+    assert "best-of-1 to more than 64" in first
+    assert "the 3 trainings are worth best-of 4, 4, 16" in first
+    assert "With the search for its settings (0 TFLOP)" in second
+    assert json.loads(json.dumps(as_json_of(found), allow_nan=False))["one_training"]["equivalent_n"]["high"] == "inf"
+    alone = pay_back(curve, {16: final}, [0, 1, 2], costs)
+    assert alone.with_search is None
+    assert alone.by_budget == []
+    assert len(told(alone, "PPO", 64)) == 1
