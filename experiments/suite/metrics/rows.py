@@ -37,7 +37,7 @@ class Rows(list[Row]):
     """Rows that are only read: `select` finds those of a method and metric without looking at the others."""
 
     @cached_property
-    def index(self) -> dict[tuple[str, str], list[Row]]:
+    def by_method_and_metric(self) -> dict[tuple[str, str], list[Row]]:
         """(method, metric) -> its rows, in their order."""
         found: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in self:
@@ -48,7 +48,7 @@ class Rows(list[Row]):
 def select(rows: Sequence[Row], **wanted: object) -> list[Row]:
     """Return the rows whose fields have these values, in their order."""
     if isinstance(rows, Rows) and {"method", "metric"} <= wanted.keys():
-        rows = rows.index.get((str(wanted["method"]), str(wanted["metric"])), [])
+        rows = rows.by_method_and_metric.get((str(wanted["method"]), str(wanted["metric"])), [])
     return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
 
 
