@@ -94,6 +94,12 @@ class Yardstick:
         """The best n at every price, at the upper bound of its KL."""
         return best_of_n_share(self.proxy, self.betas)
 
+    @property
+    def best_price(self) -> int | None:
+        """Place among `betas` where best-of-n's share is greatest; None where the pool knows none at which it gains."""
+        known = np.flatnonzero(self.best_of_n.betas == self.best_of_n.best_beta)
+        return int(known[0]) if len(known) and self.best_of_n.n[known[0]] > 1 else None
+
 
 @dataclass(frozen=True)
 class Gained:
@@ -188,7 +194,7 @@ def best_of_n_rows(yardstick: Yardstick, seed: int | None) -> Iterator[Row]:
     """Objective and share of best-of-n: at every price its best n, with setting `beta=...`; without, at its best price."""
     found = yardstick.best_of_n
     for k, beta in enumerate(found.betas):
-        for setting in [f"beta={beta:g}", *([""] if beta == found.best_beta else [])]:
+        for setting in [f"beta={beta:g}", *([""] if k == yardstick.best_price else [])]:
             n = int(found.n[k])
             place = ("best_of_n", seed, None, n)
             metric = BOUNDED_SHARE["upper" if found.upper_bound[k] else None]
@@ -200,9 +206,9 @@ def best_of_n_rows(yardstick: Yardstick, seed: int | None) -> Iterator[Row]:
 def best_of_n_as_json(yardstick: Yardstick) -> dict[str, Any] | None:
     """Return what best-of-n gains at the price where its share is greatest; None where the optimum is known at none."""
     found = yardstick.best_of_n
-    if np.isnan(found.best_beta):
+    k = yardstick.best_price
+    if k is None:
         return None
-    k = int(np.flatnonzero(found.betas == found.best_beta)[0])
     return {
         "n": int(found.n[k]),
         "beta": found.best_beta,

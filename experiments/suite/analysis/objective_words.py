@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from suite.analysis.objective import Gained, Yardstick, best_of_n_as_json
 from suite.metrics.naming import title
 
@@ -28,8 +26,8 @@ def objective_sentences(yardstick: Yardstick, objectives: Mapping[str, Gained]) 
             f"optimum gains ({candidates:,} candidates of each of {prompts} prompts tell): {each}."
         )
     found = yardstick.best_of_n
-    if not np.isnan(found.best_beta):
-        k = int(np.flatnonzero(found.betas == found.best_beta)[0])
+    k = yardstick.best_price
+    if k is not None:
         share, low, high = (float(part[k]) for part in found.share)
         lines.append(
             f"Best-of-n comes nearest to the optimum where a nat costs {found.best_beta:g}: best-of-{int(found.n[k])}, at its "
