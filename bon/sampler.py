@@ -323,7 +323,8 @@ class BestOfNSampler:
             )
         part = replace(part, metadata={**part.metadata, "response_lengths": list(lengths)})
         try:
-            return score_candidates(part, progress=progress, **self._judging, **{SCORE: self.queries_to_scores})
+            rewards: dict[str, Any] = {SCORE: self.queries_to_scores}
+            return score_candidates(part, progress=progress, **self._judging, **rewards)
         except RewardError as error:
             error.candidates = part if before is None else before.extended(part)
             raise

@@ -86,7 +86,7 @@ def draw_until(
         prompts,
         most,
         reward,
-        lambda scores: (scores >= at_least).any(axis=1),
+        lambda scores: np.any(scores >= at_least, axis=1),
         SamplingRequest(
             seed, generation_config, response_lengths, prompt_ids, 0, max_batch_tokens, False, progress, generation_kwargs
         ),

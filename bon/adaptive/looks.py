@@ -89,7 +89,8 @@ def draw_in_looks(
             request.of(response_lengths=[limits[p] for p in going], prompt_ids=[ids[p] for p in going], first_candidate=count),
         )
         try:
-            part = score_candidates(part, progress=request.progress, **{SCORE: reward})
+            rewards: dict[str, Any] = {SCORE: reward}
+            part = score_candidates(part, progress=request.progress, **rewards)
         except RewardError as error:
             error.candidates = part if best is None else best.extended(part)
             raise

@@ -123,10 +123,10 @@ def _columns(
     for key, column in columns.items():
         alone = np.isnan(column).all(axis=1)
         if alone.any():
-            prompt = int(alone.argmax())
+            first = int(alone.argmax())
             raise RewardError(
-                f"the reward abstained ({key}) from all {shape[1]} responses to prompt {prompt}: "
-                f"{candidates.prompts[prompt][:60]!r}"
+                f"the reward abstained ({key}) from all {shape[1]} responses to prompt {first}: "
+                f"{candidates.prompts[first][:60]!r}"
             )
     said = {_column_name(name, key): np.array(reasons, dtype=object)[place] for key, reasons in whole.reasons.items()}
     return columns, said

@@ -7,8 +7,8 @@ SFT, GRPO, whose penalty is on another scale) is judged at the price where its s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -126,8 +126,8 @@ class Gained:
         """Price, objective and share."""
         place = (method, seed, step, 1)
         yield Row(*place, "beta", self.beta, setting=setting)
-        yield Row(*place, "objective", *map(float, self.objective), setting=setting)
-        yield Row(*place, self.metric, *map(float, self.share.share), setting=setting)
+        yield _measured(place, "objective", self.objective, setting)
+        yield _measured(place, self.metric, self.share.share, setting)
 
     def as_json(self) -> dict[str, Any]:
         """For `findings.json`."""
@@ -180,14 +180,20 @@ def optimum_rows(yardstick: Yardstick, seed: int | None) -> Iterator[Row]:
         known = optimum.objective.reliable[k]
         objective = optimum.objective.mean if known else optimum.lower_bound
         ends = [float(part[k]) for part in objective]
-        yield Row(*place, "objective" if known else "objective_at_least", *ends, setting=setting)
+        yield _measured(place, "objective" if known else "objective_at_least", ends, setting)
         yield Row(*place, "effective_sample_size", float(optimum.effective_sample_size[:, k].mean()), setting=setting)
         if optimum.kl.reliable[k]:
             ends = [float(part[k]) for part in optimum.kl.mean]
-            yield Row(*place, "kl", *ends, kl_kind="self_normalized", setting=setting)
+            yield replace(_measured(place, "kl", ends, setting), kl_kind="self_normalized")
             for name, estimate in optimum.values.items():
                 ends = [float(part) for part in _on_all_prompts(yardstick, name, estimate.corrected[:, k])]
-                yield Row(*place, name, *ends, setting=setting)
+                yield _measured(place, name, ends, setting)
+
+
+def _measured(place: tuple[str, int | None, int | None, int], metric: str, interval: Iterable[Any], setting: str) -> Row:
+    """Return the row of a value and its two ends."""
+    value, low, high = map(float, interval)
+    return Row(*place, metric, value, low, high, setting=setting)
 
 
 def best_of_n_rows(yardstick: Yardstick, seed: int | None) -> Iterator[Row]:
@@ -199,8 +205,8 @@ def best_of_n_rows(yardstick: Yardstick, seed: int | None) -> Iterator[Row]:
             place = ("best_of_n", seed, None, n)
             metric = BOUNDED_SHARE["upper" if found.upper_bound[k] else None]
             yield Row(*place, "beta", float(beta), setting=setting)
-            yield Row(*place, "objective", *(float(part[k]) for part in found.gained), setting=setting)
-            yield Row(*place, metric, *(float(part[k]) for part in found.share), setting=setting)
+            yield _measured(place, "objective", [part[k] for part in found.gained], setting)
+            yield _measured(place, metric, [part[k] for part in found.share], setting)
 
 
 def best_of_n_as_json(yardstick: Yardstick) -> dict[str, Any] | None:

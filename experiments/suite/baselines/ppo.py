@@ -99,7 +99,8 @@ def _train(task: TrainingTask, resume: Path | None) -> None:
             metrics["val/num_eos_tokens"] = distributed.total(int(logs["val/num_eos_tokens"]))  # the others it gathers itself
             rewards = distributed.gathered(torch.from_numpy(reward.last)).numpy()
             spent = roll_outs.spent(), distributed.total(read.lap()), distributed.total(meter.lap())
-            metrics["lam"], self.args.lam = self.args.lam, foresight(config, kind, update + 1)  # TRL reads it in every update
+            arguments: Any = self.args
+            metrics["lam"], arguments.lam = arguments.lam, foresight(config, kind, update + 1)  # TRL reads it in every update
             log.append(update_row(update, metrics, rewards, norms, *spent, clock))
             warn(log)
             bar.update()

@@ -120,7 +120,8 @@ def critic_kind(task: TrainingTask, wanted: str) -> str:
     if wanted not in ("auto", "reward", "frozen"):
         return wanted
     reward = task.proxy.reward
-    model, tokenizer = getattr(reward, "model", None), getattr(reward, "tokenizer", None)
+    model: Any = getattr(reward, "model", None)
+    tokenizer: Any = getattr(reward, "tokenizer", None)
     fits = (
         isinstance(getattr(model, "score", None), nn.Linear)
         and model.score.bias is None

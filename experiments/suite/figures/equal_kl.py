@@ -50,14 +50,14 @@ def equal_kl(axes: Axes, found: Mapping[tuple[str, str], Points]) -> None:
         )
         if all("band_low" in part for part in each):
             at = [places.index(part["kl"]) + shift for part in each]
-            ends = [[part["band_low"] for part in each], [part["band_high"] for part in each]]
-            axes.vlines(at, *ends, colors=color_of(method), linewidth=0.35)
+            bottom, top = [part["band_low"] for part in each], [part["band_high"] for part in each]
+            axes.vlines(at, bottom, top, colors=color_of(method), linewidth=0.35)
         drawn[method] += 1
     values = [float(part["value"]) for each in found.values() for part in each]
     if values:  # intervals of few seeds may be wider than all there is to see: they leave the page
         reach = max(1.0, max(0.0, *values) - min(0.0, *values))
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, min(0.0, *values) - reach), min(high, max(0.0, *values) + reach))
+        lowest, highest = axes.get_ylim()
+        axes.set_ylim(max(lowest, min(0.0, *values) - reach), min(highest, max(0.0, *values) + reach))
     axes.set_xticks(range(len(places)), [f"{kl:g}" for kl in places])
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel("KL to the base policy (nats)")

@@ -65,8 +65,8 @@ def lines(rows: Sequence[Row], trained: int | None = None, metrics: Sequence[str
     for method in tuned_methods(rows) if trained is None else ():
         top = f"{method}+best_of_n"
         for setting in settings(rows, method):
-            ns = [row.n for row in rows if (row.method, row.setting) == (top, setting)]
-            shown += [(top, max(ns), last_step(rows, method, setting), setting)] if ns else []
+            drawn = [row.n for row in rows if (row.method, row.setting) == (top, setting)]
+            shown += [(top, max(drawn), last_step(rows, method, setting), setting)] if drawn else []
     return [
         _line(select(rows, method=m, n=n, step=step, setting=setting), m, n, setting, metrics) for m, n, step, setting in shown
     ]

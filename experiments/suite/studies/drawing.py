@@ -101,7 +101,7 @@ def draw(
         return
     made = {name: read_facts(training_file(folder, name)) or {} for name in planned}
     seconds: Counter[str] = Counter()
-    seconds.update(spent_before or {})  # type: ignore[arg-type]
+    seconds.update(spent_before or {})
     for each in made.values():
         seconds.update(each["stages"])
     for name in (BASE, OPTIMUM):

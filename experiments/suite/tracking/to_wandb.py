@@ -105,7 +105,7 @@ class WandbMirror:
 
     def warn(self, kind: str, text: str) -> None:
         """Send an alert, by which W&B writes to the run's owner."""
-        self.run.alert(title=f"Training: {kind}", text=text, level=wandb.AlertLevel.WARN)
+        self.run.alert(title=f"Training: {kind}", text=text, level="WARN")
 
     def keep(self, inputs: Sequence[Files], outputs: Sequence[Files]) -> None:
         """Log the outputs as artifacts; what they were made from is used where W&B can (online), and named in any case."""
