@@ -38,6 +38,7 @@ def _without_shells(model: Any) -> Any:
         parts = getattr(model, "_modules", {})
         # A model of transformers has a config, PEFT's wrapper finds names of what it wraps: neither is a shell.
         shell = not hasattr(model, "active_peft_config") and not hasattr(getattr(model, "config", None), "get_text_config")
+        shell = shell or "v_head" in parts  # TRL's wrapper shows the config of the model inside
         names = ("_orig_mod", *_INSIDE) if shell else ("_orig_mod",)  # torch.compile's wrapper finds such names too
         inner = next((parts[name] for name in names if parts.get(name) is not None), None)
         if inner is None:

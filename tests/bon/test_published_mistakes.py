@@ -23,6 +23,7 @@ class Sentiment(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.config = SimpleNamespace(id2label={0: "NEGATIVE", 1: "POSITIVE"}, max_position_embeddings=64)
+        self.config.get_text_config = lambda: self.config
         self.device = torch.device("cpu")
 
     def forward(self, input_ids, attention_mask):
@@ -73,7 +74,7 @@ def test_2_padding_is_masked(build_model, tokenizer, response_logits_unbatched):
     model = build_model("gpt2", spread=0.4)
     candidates = generate_candidates(model, tokenizer, PROMPTS, 3, max_new_tokens=5, max_batch_tokens=10_000)
     for p, c in np.ndindex(3, 3):
-        response = candidates.token_ids[p, c, : candidates.lengths[p, c]]
+        response = candidates.token_ids[p, c, : candidates.lengths[p, c]].copy()  # a pool's own cannot be written to
         logprobs = response_logits_unbatched(model, PROMPTS[p], response).double().log_softmax(-1)
         assert candidates.logprobs[p, c] == pytest.approx(float(logprobs[range(len(response)), response].sum()), abs=1e-4)
     # The mistaken way gives something else for the short prompt, so the comparison above can tell.

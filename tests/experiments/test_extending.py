@@ -28,12 +28,19 @@ from suite.metrics.text import number
 from suite.reports.terminal import table
 
 TRAINER = '''
+import copy
+
+import torch
+
 from suite.baselines.interface import Training
 
 def train(task):
-    """A policy that has learned nothing."""
+    """A policy a little surer than the base policy."""
     folder = task.folder / "checkpoint-1"
-    task.policy.model.save_pretrained(folder)
+    model = copy.deepcopy(task.policy.model)
+    with torch.no_grad():
+        model.transformer.ln_f.weight.mul_(1.1)
+    model.save_pretrained(folder)
     task.policy.tokenizer.save_pretrained(folder)
     return Training({1: folder}, tokens=task.config.strength)
 '''
@@ -80,11 +87,11 @@ def extended(monkeypatch, tmp_path, compose_config):
 
 
 def test_a_baseline_a_metric_and_a_figure(extended, configure, fewer_reviews, tmp_path):
-    config = configure("experiment=smoke", "baseline=toy", "baseline.strength=5", "resamples=50")
+    config = configure("experiment=smoke", "baseline=toy", "baseline.strength=5", "resamples=100")
     config.check()
     outcome = compare(prepare(config))
 
-    assert {row.method for row in outcome.rows} == {"base", "best_of_n", "toy", "toy+best_of_n"}
+    assert {row.method for row in outcome.rows} == {"base", "best_of_n", "toy", "toy+best_of_n", "optimum"}
     assert select(outcome.rows, method="toy", metric="training_tokens")[0].value == 5
     assert "TOY + best-of-4" in table(outcome, 4)
 

@@ -34,7 +34,7 @@ def test_a_folder_of_another_training_names_every_difference(training_task, tmp_
     with pytest.raises(UserError) as caught:
         check_same_task(folder, other)
     told = str(caught.value)
-    assert told.startswith(f"{folder} is of another training (baseline.learning_rate=0.0003 there, ")
+    assert told.startswith(f"{folder} is of another training (baseline.learning_rate=0.0002 there, ")
     assert "baseline.learning_rate=0.0001 here; prompts=" in told
     assert "; seed=0 there, seed=4 here): " in told
     assert told.endswith(f"choose a new folder with cache=FOLDER, or delete {tmp_path}/cache")

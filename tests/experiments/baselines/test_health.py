@@ -86,15 +86,15 @@ def test_what_a_trainer_does_not_log_is_passed_over():
 
 
 def test_a_first_update_that_jumps_is_told_at_once(caplog):
-    jumps = log(kl=[0.0, 2.9, 3.5, 4.0])
+    jumps = log(kl=[0.0, 2.9, 3.5, 4.0], updates=4)
     warn(jumps[:1])
     assert not caplog.records
     warn(jumps[:2])
     assert "the first update moved the policy 2.9 nats" in caplog.text
     assert "lower baseline.learning_rate, set baseline.warmup_updates, or raise baseline.updates" in caplog.text
-    assert warnings(log(kl=[0.0, 0.5, 3.5])) == {}
+    assert warnings(log(kl=[0.0, 0.5, 3.5], updates=3)) == {}
     # A critic that is warmed up alone leaves the policy where it is.
-    assert set(warnings(log(kl=[0.0] * 4 + [0.8, 0.9]))) == {"first"}
+    assert set(warnings(log(kl=[0.0] * 4 + [0.8, 0.9], updates=6))) == {"first"}
 
 
 def test_an_objective_below_no_training_is_told_with_both_numbers():

@@ -123,7 +123,7 @@ def test_both_processes_have_the_same_weights(trained):
 def test_the_first_update_is_that_of_one_process(trained, models, tmp_path):
     task = small_task(models, tmp_path)
     with Record() as record:
-        train(small_task(models, tmp_path, updates=1))
+        train(small_task(models, tmp_path, updates=task.config.updates))
     shares = np.concatenate([one["responses"][0] for one in told(trained, "whole")])
     assert shares.tolist() == record.responses[0].tolist()
     alone, shared = (read_log(folder)[0] for folder in (tmp_path / "checkpoint-000001", trained / "whole/checkpoint-000001"))

@@ -122,7 +122,7 @@ def test_the_bound_is_called_one_in_the_table(first):
 
 def test_files(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "wandb" not in path.parts}
-    drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost")
+    drawn = ("reward_vs_n", "reward_vs_kl", "reward_distribution", "cost", "training")
     figures = {f"figures/{name}.{kind}" for name in drawn for kind in ("png", "pdf", "svg")}
     plain = {"metrics.csv", "findings.json", "candidates.parquet", "candidates_ppo.parquet", "samples.md", "summary.txt",
              "config.yaml", "manifest.json", "report.html", "tracking.json", "updates.jsonl"}  # fmt: skip
@@ -170,12 +170,16 @@ def test_both_policies_answer_the_same_prompts(folder):
 def test_metrics(folder, rows):
     header = (folder / "metrics.csv").read_text().splitlines()[0]
     assert header == "method,seed,step,n,metric,value,ci_low,ci_high,kl_kind,setting"
-    assert {row.method for row in rows} == {"base", "best_of_n", "ppo", "ppo+best_of_n"}
+    assert {row.method for row in rows} == {"base", "best_of_n", "ppo", "ppo+best_of_n", "optimum"}
     needed = {"proxy", "gold", "win_rate", "kl", "length", "perplexity", "distinct_1", "distinct_2", "distinct_3",
               "self_similarity", "tokens_per_request", "reward_tokens_per_request", "flops_per_request",
               "seconds_per_request", "training_tokens", "training_reward_tokens", "training_flops",
               "training_seconds"}  # fmt: skip
-    assert {row.metric for row in rows} == needed
+    optimum = {row for row in rows if row.method == "optimum" or row.setting.startswith("beta=")}
+    against = {"beta", "objective", "share_of_optimum", "share_of_optimum_at_most", "share_of_optimum_at_least"}
+    assert {row.metric for row in rows if row not in optimum} - against == needed
+    assert {row.metric for row in optimum} - needed <= against | {"objective_at_least", "effective_sample_size"}
+    rows = [row for row in rows if row not in optimum]
     assert {row.kl_kind for row in rows} == {None, "bound", "beirami", "levels", "monte_carlo", "rao_blackwell"}
     assert [row.n for row in rows if row.method in ("base", "best_of_n") and row.metric == "proxy"] == list(
         range(1, CANDIDATES + 1)

@@ -108,7 +108,10 @@ def test_the_rows_of_a_training_are_those_of_run_py(first, frontier):
     assert {path for path in (first[0].parent / "cache").rglob("*") if path.is_file()} == cached  # the same keys
     assert outcome.training.reused
     assert len(outcome.rows) > 150
+    yardstick = {"objective", "beta", "share_of_optimum", "share_of_optimum_at_most", "share_of_optimum_at_least"}
     for row in outcome.rows:
+        if row.method == "optimum" or row.metric in yardstick:
+            continue  # a study reads the optimum off a pool of its own
         tuned = row.step is not None
         (same,) = select(
             rows, method=row.method, seed=0 if tuned else None, step=row.step, n=row.n, metric=row.metric,

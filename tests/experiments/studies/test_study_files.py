@@ -16,7 +16,7 @@ from scipy import stats
 
 from suite.config.planned import PlannedTraining, upgraded_plan
 from suite.config.registry import register
-from suite.config.run import RunConfig
+from suite.config.run import PolicyConfig, RunConfig
 from suite.config.studies import FrontierConfig, NotebookConfig, ReproduceConfig, WeakProxyConfig
 from suite.metrics.evaluation import Study
 from suite.metrics.rows import Row, write_rows
@@ -135,7 +135,12 @@ def folder(random_pools, tmp_path):
         store.save_trained(folder, training)
     facts = {"flops_per_token": {"policy": 10, "proxy": 3}}
     store.save_facts(
-        folder, "frontier", FrontierConfig(n=4), RunConfig(resamples=100), {t.name: len(t.pools) for t in trained}, facts
+        folder,
+        "frontier",
+        FrontierConfig(n=4),
+        RunConfig(resamples=100, policy=PolicyConfig(name="tiny")),
+        {t.name: len(t.pools) for t in trained},
+        facts,
     )
     return folder
 
