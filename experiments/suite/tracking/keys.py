@@ -76,6 +76,7 @@ UPDATES = {
     **{f"reward/quantile_{q}": Key(f"{q}% quantile of the proxy reward", "logit") for q in (10, 25, 50, 75, 90)},
     "reward/histogram": Key("proxy reward of the update's responses", "responses"),
     "lr": Key("learning rate", "1"),
+    "lam": Key("lambda of generalized advantage estimation", "1"),
     "eps": Key("responses a second, as the trainer counts", "1/s"),
     "episode": Key("responses seen so far", "responses"),
     "tokens": Key("response tokens drawn in the update", "tokens"),
