@@ -1,4 +1,4 @@
-"""Bands that hold at several points at once: the quantile of the greatest |t| among correlated estimates."""
+"""Bands that hold at several points at once: the quantile of the greatest absolute t among correlated estimates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bon.optional import scipy_part
 Array = NDArray[np.float64]
 
 DRAWS = 20_000
-"""Simulated estimates behind a quantile of the greatest |t|: its standard error is about 1% of it."""
+"""Simulated estimates behind a quantile of the greatest absolute t: its standard error is about 1% of it."""
 
 
 class Band(NamedTuple):
@@ -39,7 +39,7 @@ class Band(NamedTuple):
 
 
 def greatest_t(correlation: ArrayLike, freedom: float, confidence: float = 0.95) -> float:
-    """Quantile of the greatest |t| of M estimates: half the width of a simultaneous band, in standard errors.
+    """Quantile of the greatest absolute t of M estimates: half the width of a simultaneous band, in standard errors.
 
     The estimates are multivariate t with this correlation (Hothorn, Bretz and Westfall 2008). Simulated with a seed of its
     own, so that equal input gives equal output.
@@ -102,7 +102,7 @@ def seeds_band(values: ArrayLike, confidence: float = 0.95) -> Band:
 
 
 def bootstrap_band(value: ArrayLike, samples: ArrayLike, confidence: float = 0.95) -> Band:
-    """Percentile intervals at M points from bootstrap samples, and a band by the greatest |t| of a sample.
+    """Percentile intervals at M points from bootstrap samples, and a band by the greatest absolute t of a sample.
 
     Args:
         value: [M] the estimates.
