@@ -158,7 +158,7 @@ def test_one_figure_of_the_frontier_is_the_same_on_each_drawing(folders):
 @pytest.mark.parametrize(
     ("study", "names", "told"),
     [
-        ("frontier", ["cots"], r"figure=cots: frontier has reward_vs_n, reward_vs_kl, .*cost, quality, .*reward_dist"),
+        ("frontier", ["cots"], r"figure=cots: frontier has reward_vs_n, reward_vs_kl, .*cost, .*quality, .*reward_dist"),
         ("frontir", None, r"study=frontir: there are figures of frontier, weak_proxy, notebook, benchmark"),
     ],
 )

@@ -106,7 +106,7 @@ def test_transformers_own_is_never_replaced(gpt2, tokenizer, monkeypatch):
     before, seen = ALL_ATTENTION_FUNCTIONS["sdpa"], []
     monkeypatch.setattr(type(gpt2.lm_head), "forward", watched(type(gpt2.lm_head).forward, seen))
     generate_candidates(gpt2, tokenizer, [[5, 6], [7]], 2, max_new_tokens=4)
-    assert len(seen) > 4
+    assert len(seen) >= 4  # a step per token; more where the model is looked at first
     assert all(each is before for each in seen)
 
 
