@@ -105,7 +105,7 @@ def test_policies_with_too_few_responses_are_left_out(tmp_path):
     )
     assert training_budget(folder).responses == 24 * 32
     results = loaded("smollm2", folder)
-    assert {row.method for row in results.rows} == {"base", "best_of_n", "optimum"}
+    assert {row.method for row in results.rows} - {"optimum"} == {"base", "best_of_n"}
     assert sorted(figures_of("smollm2", results)) == ["quality", "reward_distribution", "reward_vs_n"]
     for figure in figures_of("smollm2", results).values():
         assert "PPO" not in figure.caption(results)
